@@ -1,0 +1,1 @@
+"""Training: the PaLM recipe, its input pipeline and its checkpoints."""
