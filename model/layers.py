@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from model.config import PaLMConfig
+from model.linear import project
 from model.parameters import ONES, ZEROS, declare, fan_in
 from model.rope import rotate
 
@@ -104,9 +105,9 @@ class Attention(nnx.Module):
             [B, T, D].
         """
         config = self.config
-        query = jnp.einsum("btd,dnh->btnh", x, self.query[...])
-        key = jnp.einsum("btd,dkh->btkh", x, self.key[...])
-        value = jnp.einsum("btd,dkh->btkh", x, self.value[...])
+        query = project(x, self.query[...])
+        key = project(x, self.key[...])
+        value = project(x, self.value[...])
         if self.query_norm is not None and self.key_norm is not None:
             query = layer_norm(query, self.query_norm[...], None, config.norm_eps)
             key = layer_norm(key, self.key_norm[...], None, config.norm_eps)
@@ -120,7 +121,7 @@ class Attention(nnx.Module):
         scores = jnp.where(mask[:, None, None, :, :], scores, -1e30)
         weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
         mixed = jnp.einsum("bkgts,bskh->btkgh", weights, values)
-        return jnp.einsum("btnh,nhd->btd", mixed.reshape(query.shape), self.out[...])
+        return project(mixed.reshape(query.shape), self.out[...], in_axes=2)
 
 
 class FeedForward(nnx.Module):
@@ -140,12 +141,12 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Transform [B, T, D]."""
-        up = x @ self.up[...]
+        up = project(x, self.up[...])
         if self.gate is None:
             hidden = self._activate(up)
         else:
-            hidden = self._activate(x @ self.gate[...]) * up
-        return hidden @ self.down[...]
+            hidden = self._activate(project(x, self.gate[...])) * up
+        return project(hidden, self.down[...])
 
     def _activate(self, x: jax.Array) -> jax.Array:
         return jax.nn.silu(x) if self.activation == "silu" else jax.nn.gelu(x, approximate=False)

@@ -90,11 +90,19 @@ class PaLM(nnx.Module):
             x = block(x, angles, mask, keep)
         return self.final_norm(x)
 
+    def output_table(self) -> jax.Array:
+        """The [V, D] matrix that scores tokens: the embedding, where it is tied."""
+        table: jax.Array = self.embedding[...] if self.head is None else self.head[...]
+        return table
+
     def logits(self, hidden: jax.Array) -> jax.Array:
         """float32[..., V] from [..., D]."""
-        table = self.embedding[...] if self.head is None else self.head[...]
-        scores = jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
-        return scores * jnp.float32(self.config.resolved_logit_scale)
+        # The scale goes on the D-wide side: a pass over [..., V] costs as much as the product.
+        scaled = hidden * jnp.asarray(self.config.resolved_logit_scale, hidden.dtype)
+        scores: jax.Array = jnp.einsum(
+            "...d,vd->...v", scaled, self.output_table(), preferred_element_type=jnp.float32
+        )
+        return scores
 
 
 def forward_hidden(config: PaLMConfig, params: Params, tokens: jax.Array) -> jax.Array:
