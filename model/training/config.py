@@ -50,7 +50,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
-    """From `step` on, batches hold `batch_size` sequences of `seq_len` tokens (PaLM: 512 → 2048)."""
+    """From `step` on, a batch is `batch_size` sequences of `seq_len` tokens (PaLM: 512 → 2048)."""
 
     step: int
     batch_size: int

@@ -158,13 +158,14 @@ class _Run:
             jnp.asarray(self._batches.at(step, self._journal.skips), jnp.int32),
             NamedSharding(self._mesh, PartitionSpec(DATA_AXIS)),
         )
-        return train_step(
+        state, metrics = train_step(
             state,
             windows,
             config=self._config.model,
             optimizer=self._optimizer,
             z_weight=self._config.optimizer.z_loss,
         )
+        return state, metrics
 
     def _read(self, pending: list[tuple[int, StepMetrics]], recent: deque[float]) -> int | None:
         """Look at finished steps; returns the step of a loss spike, if there is one."""
