@@ -65,7 +65,10 @@ def _model_vocab_size(directory: Path) -> int | None:
     path = directory / "config.json"
     fields = _read_json(path)
     if fields.get("format") == "talipot":
-        fields = fields.get("config", {})
+        config = fields.get("config")
+        if not isinstance(config, dict):
+            raise TokenizerError(f"{path}: config={config!r} is no JSON object")
+        fields = config
     vocab_size = fields.get("vocab_size")
     if vocab_size is not None and type(vocab_size) is not int:
         raise TokenizerError(f"{path}: vocab_size={vocab_size!r} is not a number of tokens")

@@ -20,9 +20,9 @@ GENERATION_FILE = "generation_config.json"
 class HuggingFaceTokenizer:
     """A ``tokenizer.json`` run by the ``tokenizers`` library.
 
-    It gives the ids that transformers gives with ``add_special_tokens=False,
-    split_special_tokens=True``. Byte-level vocabularies are lossless; others are as lossless as
-    their own normalizer. Broken UTF-8 decodes to one U+FFFD for each broken sequence.
+    The ids are the library's for the same text, except that text never becomes a control token.
+    Byte-level vocabularies are lossless; others are as lossless as their own normalizer. Broken
+    UTF-8 decodes to one U+FFFD for each broken sequence, as in Python.
     """
 
     def __init__(

@@ -31,6 +31,7 @@ PASSAGE_CHARS = 2048
 """Soft length of a passage handed to the trainer, which drops overlong sentences silently."""
 
 _MAX_PASSAGE_BYTES = 1 << 24
+_NUM_THREADS = 2  # the model file records it, so it is fixed for files that are equal anywhere
 # U+2581 stands for a space inside SentencePiece, and its trainer skips every sentence with NUL or
 # U+2585.
 _RESERVED_CHARACTERS = str.maketrans(dict.fromkeys("\0\u2581\u2585", " "))
@@ -83,9 +84,10 @@ def train_sentencepiece(
     seed: int = 0,
     model_type: Literal["bpe", "unigram"] = "bpe",
     character_coverage: float = 0.9999,
-    num_threads: int = 2,
 ) -> Path:
     """Train a tokenizer of ``vocab_size`` pieces on a sample of ``texts`` and write it to ``out``.
+
+    The same texts and settings give the same file, byte for byte.
 
     Args:
       texts: documents. Only a seeded sample of ``sample_bytes`` bytes of them is learned from.
@@ -114,7 +116,7 @@ def train_sentencepiece(
             model_type=model_type,
             vocab_size=vocab_size,
             character_coverage=character_coverage,
-            num_threads=num_threads,
+            num_threads=_NUM_THREADS,
             max_sentence_length=_MAX_PASSAGE_BYTES,
             pad_id=PAD_ID,
             eos_id=EOD_ID,
