@@ -78,6 +78,16 @@ def test_a_continuation_keeps_its_first_space(llama_like_tokenizer: HuggingFaceT
     assert continuing == " " + opening
 
 
+@pytest.mark.parametrize("prefix", [True, False])
+def test_metaspace_decoders_of_older_files(metaspace: tokenizers.Tokenizer, prefix: bool) -> None:
+    decoder = {"type": "Metaspace", "replacement": "▁", "add_prefix_space": prefix}
+    definition = json.dumps(json.loads(metaspace.to_str()) | {"decoder": decoder})
+    ids = metaspace.encode("a leaf").ids
+    library = tokenizers.Tokenizer.from_str(definition)
+    assert HuggingFaceTokenizer(definition).decode(ids) == library.decode(ids)
+    assert library.decode(ids) == ("a leaf" if prefix else " a leaf")
+
+
 def test_truncation_and_padding_of_the_file_are_ignored(byte_level: tokenizers.Tokenizer) -> None:
     cutting = tokenizers.Tokenizer.from_str(byte_level.to_str())
     cutting.enable_truncation(2)
