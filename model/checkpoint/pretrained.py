@@ -1,0 +1,123 @@
+"""Load a model from a folder, whatever kind of checkpoint it holds."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from model.checkpoint.huggingface import load_huggingface
+from model.checkpoint.json_file import read_object
+from model.checkpoint.native import CONFIG_FILE, FORMAT, load_native
+from model.config import PaLMConfig
+from model.errors import CheckpointError
+from model.palm import forward
+from model.parameters import Params
+from model.tokenizer import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from jax.typing import ArrayLike, DTypeLike
+
+_TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json")
+_forward = jax.jit(forward, static_argnums=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A model ready to run.
+
+    Attributes:
+        name: What it is called.
+        config: Its shape.
+        params: Its parameters, on their devices.
+        tokenizer: Its tokenizer, if its folder has one.
+    """
+
+    name: str
+    config: PaLMConfig
+    params: Params
+    tokenizer: Tokenizer | None
+
+    def logits(self, token_ids: ArrayLike) -> jax.Array:
+        """Logits of whole sequences, without a cache; every new shape is compiled once.
+
+        Args:
+            token_ids: int32[B, T], each in [0, vocab_size).
+
+        Returns:
+            float32[B, T, V]; position t has seen the tokens up to t.
+
+        Raises:
+            ValueError: `token_ids` is not a batch of whole numbers, or one is out of range.
+        """
+        tokens = np.asarray(token_ids)
+        if tokens.ndim != 2 or not np.issubdtype(tokens.dtype, np.integer):
+            raise ValueError(
+                f"token_ids: found {tokens.dtype}{list(tokens.shape)}, expected int32[B, T]"
+            )
+        if tokens.size and not 0 <= tokens.min() <= tokens.max() < self.config.vocab_size:
+            raise ValueError(
+                f"token_ids: found {tokens.min()} to {tokens.max()}, expected ids from 0 to "
+                f"{self.config.vocab_size - 1}"
+            )
+        # Accelerators round float32 products to fewer bits unless told not to.
+        with jax.default_matmul_precision("highest"):
+            logits: jax.Array = _forward(self.config, self.params, tokens.astype(np.int32))
+        return logits
+
+
+def load_pretrained(
+    path: str | Path, *, dtype: DTypeLike | None = None, mesh: Mesh | None = None
+) -> Pretrained:
+    """Load a model: our own format, or a Hugging Face folder of family `cohere` or `falcon`.
+
+    Weights go tensor by tensor from disk to their devices. Pickle files are never opened.
+
+    Args:
+        path: The folder.
+        dtype: Floating type to load the weights as; None is the stored one (int8: float32).
+        mesh: Devices to shard them over by `model.partition`; None is the default device.
+
+    Raises:
+        CheckpointError: The folder is not a checkpoint, is damaged, or needs what our forward pass
+            lacks; the message names the file, and the key or tensor.
+        TokenizerError: Its tokenizer is damaged.
+    """
+    directory = Path(path)
+    if not directory.is_dir():
+        problem = "is a file" if directory.exists() else "does not exist"
+        raise CheckpointError(f"{directory}: {problem}, expected a folder with {CONFIG_FILE}")
+    document = read_object(directory / CONFIG_FILE)
+    load = load_native if document.get("format") == FORMAT else load_huggingface
+    config, params = load(directory, document, dtype=_floating(dtype), mesh=mesh)
+    return Pretrained(
+        name=config.name,
+        config=config,
+        params=params,
+        tokenizer=_load_tokenizer(directory, config),
+    )
+
+
+def _floating(dtype: DTypeLike | None) -> np.dtype[Any] | None:
+    if dtype is None:
+        return None
+    resolved = jax.dtypes.canonicalize_dtype(dtype)
+    if not jax.numpy.issubdtype(resolved, jax.numpy.floating):
+        raise CheckpointError(f"dtype={resolved}: expected a floating type, such as bfloat16")
+    return np.dtype(resolved)
+
+
+def _load_tokenizer(directory: Path, config: PaLMConfig) -> Tokenizer | None:
+    if not any((directory / name).is_file() for name in _TOKENIZER_FILES):
+        return None
+    tokenizer = load_tokenizer(directory)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise CheckpointError(
+            f"{directory}: the tokenizer has {tokenizer.vocab_size} ids, expected at most the "
+            f"model's vocab_size={config.vocab_size}"
+        )
+    return tokenizer
