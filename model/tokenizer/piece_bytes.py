@@ -64,9 +64,8 @@ class PieceBytes:
                     replacements.append((old, new))
                 case {"type": "Metaspace", "replacement": str(symbol)}:
                     replacements.append((symbol, " "))
-                    # Files older than prepend_scheme say add_prefix_space instead.
-                    scheme = "always" if step.get("add_prefix_space", True) else "never"
-                    if step.get("prepend_scheme", scheme) != "never":
+                    # Older files lack the scheme; the library takes those with a prefix alone.
+                    if step.get("prepend_scheme", "always") != "never":
                         fields["dropped_at_start"] = symbol
                 case {"type": "Strip", "content": " ", "start": 0 | 1 as start, "stop": 0}:
                     fields["strips_space"] = start == 1

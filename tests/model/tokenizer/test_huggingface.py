@@ -78,14 +78,22 @@ def test_a_continuation_keeps_its_first_space(llama_like_tokenizer: HuggingFaceT
     assert continuing == " " + opening
 
 
-@pytest.mark.parametrize("prefix", [True, False])
-def test_metaspace_decoders_of_older_files(metaspace: tokenizers.Tokenizer, prefix: bool) -> None:
-    decoder = {"type": "Metaspace", "replacement": "▁", "add_prefix_space": prefix}
+@pytest.mark.parametrize(
+    ("prefix", "text"),
+    [
+        ({"add_prefix_space": True}, "a leaf"),
+        ({"prepend_scheme": "first"}, "a leaf"),
+        ({"prepend_scheme": "never"}, " a leaf"),
+    ],
+)
+def test_metaspace_decoders(
+    metaspace: tokenizers.Tokenizer, prefix: dict[str, object], text: str
+) -> None:
+    decoder = {"type": "Metaspace", "replacement": "▁", **prefix}
     definition = json.dumps(json.loads(metaspace.to_str()) | {"decoder": decoder})
     ids = metaspace.encode("a leaf").ids
     library = tokenizers.Tokenizer.from_str(definition)
-    assert HuggingFaceTokenizer(definition).decode(ids) == library.decode(ids)
-    assert library.decode(ids) == ("a leaf" if prefix else " a leaf")
+    assert HuggingFaceTokenizer(definition).decode(ids) == library.decode(ids) == text
 
 
 def test_truncation_and_padding_of_the_file_are_ignored(byte_level: tokenizers.Tokenizer) -> None:
