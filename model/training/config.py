@@ -6,8 +6,9 @@ import dataclasses
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
+from model.checkpoint.native import WeightFormat
 from model.config import PaLMConfig
 from model.errors import ConfigError
 
@@ -148,6 +149,8 @@ class TrainingConfig:
         eval_tokens: Held-out tokens read by an evaluation during the run (the last reads all).
         model_axis: Devices along the mesh's model axis.
         peak_flops: The machine's matmul peak in FLOP/s for MFU; None measures it.
+        export_dir: Folder for the finished model; None is `model` in `run_dir`.
+        export_format: How its weights are stored.
     """
 
     model: PaLMConfig
@@ -165,6 +168,8 @@ class TrainingConfig:
     eval_tokens: int = 65_536
     model_axis: int = 1
     peak_flops: float | None = None
+    export_dir: str | None = None
+    export_format: WeightFormat = "float32"
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -172,6 +177,12 @@ class TrainingConfig:
         for field in ("checkpoint_every", "keep", "log_every", "eval_tokens", "model_axis"):
             _require(getattr(self, field) >= 1, field, getattr(self, field), "at least 1")
         _require(self.eval_every >= 0, "eval_every", self.eval_every, "at least 0")
+        _require(
+            self.export_format in get_args(WeightFormat),
+            "export_format",
+            self.export_format,
+            f"one of {get_args(WeightFormat)}",
+        )
         starts = [stage.step for stage in self.stages]
         _require(
             bool(starts) and starts[0] == 0 and starts == sorted(set(starts)),
