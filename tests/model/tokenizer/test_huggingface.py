@@ -19,7 +19,9 @@ unicode_text = st.text(st.characters(exclude_categories=["Cs"]))
 
 @pytest.fixture(scope="session", params=FAMILIES)
 def library(request: pytest.FixtureRequest) -> tokenizers.Tokenizer:
-    return request.getfixturevalue(request.param)
+    library = tokenizers.Tokenizer.from_str(request.getfixturevalue(request.param).to_str())
+    library.encode_special_tokens = True
+    return library
 
 
 @pytest.fixture(scope="session")
