@@ -1,0 +1,51 @@
+import pytest
+
+from api.errors import NotReadyError, reply_to
+from model.errors import ConfigError
+from serving.errors import (
+    ContextLengthError,
+    EngineCrashedError,
+    EngineStoppedError,
+    OverloadedError,
+    RequestError,
+    UnknownModelError,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (RequestError("n=0", param="n"), 400),
+        (ContextLengthError("long", param="prompt"), 400),
+        (UnknownModelError("who", param="model"), 404),
+        (OverloadedError("full", retry_after_s=2.5), 429),
+        (NotReadyError("loading", retry_after_s=1), 503),
+        (EngineStoppedError("stopped"), 503),
+        (EngineCrashedError("broken"), 500),
+        (ConfigError("inside"), 500),
+        (ZeroDivisionError("inside"), 500),
+    ],
+)
+def test_each_error_has_a_status(error, status):
+    assert reply_to(error).status == status
+
+
+def test_a_request_error_names_its_field():
+    reply = reply_to(RequestError("n=0 must be at least 1", param="n"))
+    assert reply.to_dict() == {
+        "error": {
+            "message": "n=0 must be at least 1",
+            "type": "invalid_request_error",
+            "param": "n",
+            "code": "invalid_request",
+        }
+    }
+
+
+def test_retry_after_is_whole_seconds_and_never_zero():
+    assert reply_to(OverloadedError("full", retry_after_s=0.1)).headers == {"Retry-After": "1"}
+    assert reply_to(OverloadedError("full", retry_after_s=2.1)).headers == {"Retry-After": "3"}
+
+
+def test_a_fault_of_ours_tells_nothing_of_the_inside():
+    assert "secret path" not in reply_to(ConfigError("secret path")).message
