@@ -1,0 +1,104 @@
+"""The engine's settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from model.errors import ConfigError
+
+Dtype: TypeAlias = Literal["float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """How a model is run. `docs/structure.md` walks a request through the parts named here.
+
+    Attributes:
+        max_slots: Requests that generate at the same time; each slot holds a whole context.
+        max_model_len: Tokens of prompt and completion together; the model's own limit if not given.
+        prefill_buckets: Prompt chunk lengths that are compiled; the largest is the chunk in which
+            a long prompt is taken in.
+        smallest_key_bucket: Cache positions that the cheapest step reads; compiled are this and
+            its doublings up to the context.
+        token_budget: Most tokens, of prompts and of generation, in one step.
+        max_queued_requests: Requests that may wait for a slot; more are refused.
+        max_queued_tokens: Tokens (prompt and max_tokens) that may wait; more are refused.
+        dtype: Type of weights and cache: float32 or bfloat16.
+        compilation_cache_dir: Where compiled programs are kept from one start to the next;
+            $XDG_CACHE_HOME/talipot/xla (or ~/.cache/talipot/xla) if not given.
+        use_compilation_cache: Keep compiled programs from one start to the next.
+        fail_on_recompilation: Stop with an error if a program is compiled after the engine was
+            ready, instead of counting it.
+
+    Raises:
+        ConfigError: A field is out of range; the message names field, value and limit.
+    """
+
+    max_slots: int = 16
+    max_model_len: int | None = None
+    prefill_buckets: tuple[int, ...] = (16, 64, 256)
+    smallest_key_bucket: int = 256
+    token_budget: int = 512
+    max_queued_requests: int = 256
+    max_queued_tokens: int = 524_288
+    dtype: Dtype = "float32"
+    compilation_cache_dir: Path | None = None
+    use_compilation_cache: bool = True
+    fail_on_recompilation: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every field and what they mean together."""
+        for field in ("max_slots", "smallest_key_bucket", "max_queued_tokens"):
+            _check_at_least(field, getattr(self, field), 1)
+        _check_at_least("max_queued_requests", self.max_queued_requests, 0)
+        if self.max_model_len is not None:
+            _check_at_least("max_model_len", self.max_model_len, 2)
+        buckets = self.prefill_buckets
+        if not buckets or min(buckets) < 1 or list(buckets) != sorted(set(buckets)):
+            raise ConfigError(f"prefill_buckets={buckets} must be positive and rising")
+        needed = buckets[-1] + self.max_slots
+        if self.token_budget < needed:
+            raise ConfigError(
+                f"token_budget={self.token_budget} must be at least {needed}: a chunk of "
+                f"{buckets[-1]} tokens (prefill_buckets) and one for each of the "
+                f"{self.max_slots} slots (max_slots)"
+            )
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ConfigError(f"dtype={self.dtype!r} must be float32 or bfloat16")
+
+    def context_tokens(self, max_seq_len: int) -> int:
+        """Tokens of prompt and completion together, for a model that can take `max_seq_len`.
+
+        Raises:
+            ConfigError: `max_model_len` exceeds what the model can take, or the queue cannot hold
+                one request of that length.
+        """
+        length = max_seq_len if self.max_model_len is None else self.max_model_len
+        if length > max_seq_len:
+            raise ConfigError(
+                f"max_model_len={length} exceeds the model's max_seq_len={max_seq_len}"
+            )
+        if self.max_queued_tokens < length:
+            raise ConfigError(
+                f"max_queued_tokens={self.max_queued_tokens} must be at least the context of "
+                f"{length} tokens, or a long request could never wait"
+            )
+        return length
+
+    @property
+    def cache_dir(self) -> Path | None:
+        """Where compiled programs are kept; None if they are not."""
+        if not self.use_compilation_cache:
+            return None
+        if self.compilation_cache_dir is not None:
+            return self.compilation_cache_dir
+        root = os.environ.get("XDG_CACHE_HOME")
+        return (Path(root) if root else Path.home() / ".cache") / "talipot" / "xla"
+
+
+def _check_at_least(field: str, value: int, minimum: int) -> None:
+    if type(value) is not int or value < minimum:
+        raise ConfigError(f"{field}={value!r} must be an integer of at least {minimum}")
