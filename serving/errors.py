@@ -5,8 +5,10 @@ model.errors.TalipotError
 │   ├── ContextLengthError     context_length_exceeded  prompt and max_tokens exceed the context
 │   └── UnknownModelError      model_not_found          no model of that name is served
 ├── OverloadedError            overloaded               the queue is full; try again later
-└── EngineStoppedError         engine_stopped           the engine is stopping, stopped or broken
-    └── EngineCrashedError     engine_crashed           a step failed; every request failed with it
+├── EngineStoppedError         engine_stopped           the engine is stopping, stopped or broken
+│   └── EngineCrashedError     engine_crashed           a step failed; every request failed with it
+├── InvariantError             engine_invariant         the engine's books do not balance: a bug
+└── RecompilationError         engine_recompilation     a shape that was not compiled before ready
 """
 
 from __future__ import annotations
@@ -66,3 +68,15 @@ class EngineCrashedError(EngineStoppedError):
     """A step raised: the engine is not ready any more and every request in it has failed."""
 
     code = "engine_crashed"
+
+
+class InvariantError(TalipotError):
+    """The engine's own books do not balance: a bug, found by its checks."""
+
+    code = "engine_invariant"
+
+
+class RecompilationError(TalipotError):
+    """A program was compiled after the engine was ready, and the configuration forbids that."""
+
+    code = "engine_recompilation"
