@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from model.checkpoint.export_tokenizer import tokenizer_config, tokenizer_json
+from model.checkpoint.host_array import HostArray
 from model.checkpoint.huggingface import CONFIG_FILE, FAMILIES
 from model.checkpoint.json_file import to_json
 from model.checkpoint.layout import StoredTensor
 from model.checkpoint.pretrained import Pretrained
 from model.checkpoint.rope_layout import with_rope_style
-from model.checkpoint.safetensors_file import HostArray, TensorSource, write_safetensors
+from model.checkpoint.safetensors_file import TensorSource, write_safetensors
 from model.checkpoint.staging import staged_directory, write_durably
 from model.checkpoint.store import INDEX_FILE, WEIGHTS_FILE
 from model.config import PaLMConfig, RopeStyle

@@ -13,9 +13,10 @@ from jax.sharding import Mesh
 
 from model.checkpoint import cohere, falcon
 from model.checkpoint.config_keys import ConfigKeys
+from model.checkpoint.host_array import HostArray
 from model.checkpoint.layout import Layout
 from model.checkpoint.placement import place_parameters
-from model.checkpoint.safetensors_file import HostArray, have_same_bytes
+from model.checkpoint.safetensors_file import have_same_bytes
 from model.checkpoint.store import TensorStore
 from model.config import PaLMConfig
 from model.errors import CheckpointError, ConfigError

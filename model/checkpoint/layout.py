@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from model.checkpoint.safetensors_file import HostArray
+from model.checkpoint.host_array import HostArray
 
 Split: TypeAlias = Callable[[HostArray], tuple[HostArray, ...]]
 Join: TypeAlias = Callable[..., HostArray]

@@ -16,6 +16,7 @@ import ml_dtypes
 import numpy as np
 from jax.sharding import Mesh
 
+from model.checkpoint.host_array import HostArray
 from model.checkpoint.json_file import to_json
 from model.checkpoint.placement import place_parameters
 from model.checkpoint.quantization import (
@@ -27,7 +28,6 @@ from model.checkpoint.quantization import (
     scale_shape,
 )
 from model.checkpoint.safetensors_file import (
-    HostArray,
     TensorSource,
     dtype_name,
     write_safetensors,

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from model.checkpoint.safetensors_file import HostArray
+from model.checkpoint.host_array import HostArray, aligned_copy
 from model.config import PaLMConfig
 from model.errors import CheckpointError
 from model.parameters import Params, declare_parameters, unflatten
@@ -26,7 +26,7 @@ def place_parameters(
     """Put every parameter where it belongs, as it arrives.
 
     Beyond the device arrays, at most the array in hand and one copy of it are alive, provided that
-    `arrays` makes them lazily.
+    `arrays` makes them lazily; on CPU devices the copy becomes the device array.
 
     Args:
         config: The model's shape.
@@ -63,9 +63,9 @@ def _place(
     array: HostArray, dtype: np.dtype[Any], sharding: jax.sharding.NamedSharding | None
 ) -> jax.Array:
     if sharding is None:
-        on_device: jax.Array = jax.device_put(np.ascontiguousarray(array, dtype=dtype))
+        on_device: jax.Array = jax.device_put(aligned_copy(array, dtype))
         return on_device
     sharded: jax.Array = jax.make_array_from_callback(
-        array.shape, sharding, lambda index: np.ascontiguousarray(array[index], dtype=dtype)
+        array.shape, sharding, lambda index: aligned_copy(array[index], dtype)
     )
     return sharded

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from model.checkpoint.safetensors_file import HostArray
+from model.checkpoint.host_array import HostArray, aligned_empty
 from model.errors import CheckpointError
 
 SCALE_SUFFIX = ".channel_scale"
@@ -66,5 +66,6 @@ def quantize(name: str, values: HostArray, scales: HostArray) -> HostArray:
 def dequantize(name: str, codes: HostArray, scales: HostArray) -> HostArray:
     """The float32 values that codes and scales stand for."""
     spread = np.expand_dims(scales, contracted_axes(name) or ())
-    values: HostArray = np.multiply(codes, spread, dtype=np.float32)
+    values = aligned_empty(codes.shape, np.dtype(np.float32))
+    np.multiply(codes, spread, out=values)
     return values

@@ -14,15 +14,14 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from model.checkpoint.host_array import HostArray, aligned_empty
 from model.checkpoint.json_file import parse_object
 from model.errors import CheckpointError
-
-HostArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 _MAX_HEADER_BYTES = 100_000_000
 _COMPARED_BYTES = 1 << 23
@@ -117,16 +116,16 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
 
 
 def read_tensor(entry: TensorEntry) -> HostArray:
-    """The values of one tensor, in memory of their own.
+    """The values of one tensor, in aligned memory of their own.
 
     Raises:
         CheckpointError: The type is not one of ours, or the file ends too early.
     """
     if entry.dtype not in _DTYPES:
         raise CheckpointError(f"{entry.path}: dtype {entry.dtype}; expected {sorted(_DTYPES)}")
-    values = np.empty(entry.num_bytes, np.uint8)
-    _read_bytes(entry, 0, values)
-    return values.view(_DTYPES[entry.dtype]).reshape(entry.shape)
+    values = aligned_empty(entry.shape, _DTYPES[entry.dtype])
+    _read_bytes(entry, 0, values.reshape(-1).view(np.uint8))
+    return values
 
 
 def have_same_bytes(first: TensorEntry, second: TensorEntry) -> bool:
@@ -186,7 +185,7 @@ def write_safetensors(
         file.write(len(raw).to_bytes(8, "little") + raw)
         for name in order:
             source = tensors[name]
-            values = np.ascontiguousarray(source.load(), dtype=source.dtype)
+            values = np.asarray(source.load(), dtype=source.dtype, order="C")
             if values.shape != source.shape:
                 raise CheckpointError(
                     f"tensor {name!r}: found shape {values.shape}, expected {source.shape}"

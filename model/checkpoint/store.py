@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from model.checkpoint.host_array import HostArray
 from model.checkpoint.json_file import read_object
-from model.checkpoint.safetensors_file import HostArray, TensorEntry, read_header, read_tensor
+from model.checkpoint.safetensors_file import TensorEntry, read_header, read_tensor
 from model.errors import CheckpointError
 
 WEIGHTS_FILE = "model.safetensors"
