@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard, get_args
 
 from model.errors import ConfigError
 
 Activation = Literal["silu", "gelu"]
 RopeStyle = Literal["interleaved", "half"]
+
+_COUNTS = (
+    "vocab_size",
+    "num_layers",
+    "d_model",
+    "num_heads",
+    "head_dim",
+    "d_ff",
+    "num_kv_heads",
+    "max_seq_len",
+)
+_SWITCHES = ("norm_bias", "separate_mlp_norm", "gated", "qk_norm", "tied_embeddings")
+
+# What float32 holds without rounding to zero or infinity: all the arithmetic is float32.
+_SMALLEST, _LARGEST = 2.0**-126, (2.0 - 2.0**-23) * 2.0**127
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,34 +81,25 @@ class PaLMConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        for field in (
-            "vocab_size",
-            "num_layers",
-            "d_model",
-            "num_heads",
-            "head_dim",
-            "d_ff",
-            "num_kv_heads",
-            "max_seq_len",
-        ):
-            value = getattr(self, field)
-            if type(value) is not int or value < 1:
-                raise ConfigError(f"{field}={value!r} must be an integer of at least 1")
+        if not isinstance(self.name, str) or not self.name:
+            raise ConfigError(f"name={self.name!r} must be a string of at least one character")
+        for field in _COUNTS:
+            _check_count(field, getattr(self, field))
+        for field in _SWITCHES:
+            if type(getattr(self, field)) is not bool:
+                raise ConfigError(f"{field}={getattr(self, field)!r} must be true or false")
+        for field in ("norm_eps", "rope_theta"):
+            _check_positive(field, getattr(self, field))
+        if self.logit_scale is not None:
+            _check_positive("logit_scale", self.logit_scale)
+        _check_choice("activation", self.activation, get_args(Activation))
+        _check_choice("rope_style", self.rope_style, get_args(RopeStyle))
         if self.head_dim % 2:
             raise ConfigError(f"head_dim={self.head_dim} must be even: RoPE rotates pairs")
         if self.num_heads % self.num_kv_heads:
             raise ConfigError(
                 f"num_kv_heads={self.num_kv_heads} must divide num_heads={self.num_heads}"
             )
-        for field in ("norm_eps", "rope_theta"):
-            if not getattr(self, field) > 0:
-                raise ConfigError(f"{field}={getattr(self, field)!r} must be positive")
-        for field, allowed in (
-            ("activation", ("silu", "gelu")),
-            ("rope_style", ("interleaved", "half")),
-        ):
-            if getattr(self, field) not in allowed:
-                raise ConfigError(f"{field}={getattr(self, field)!r} must be one of {allowed}")
 
     @property
     def resolved_logit_scale(self) -> float:
@@ -141,10 +147,12 @@ class PaLMConfig:
         """Build a config from `to_dict`'s output.
 
         Raises:
-            ConfigError: A key is unknown or a required one is missing.
+            ConfigError: A key is unknown, a required one is missing, or a value is out of range.
         """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"model config must be an object of keys and values, not {values!r}")
         fields = {field.name: field for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - set(fields))
+        unknown = sorted(set(values) - set(fields), key=repr)
         if unknown:
             raise ConfigError(f"unknown model config keys {unknown}; known: {sorted(fields)}")
         missing = sorted(
@@ -163,9 +171,31 @@ class PaLMConfig:
         Raises:
             ConfigError: No preset has that name.
         """
-        if name not in _PRESETS:
+        if not isinstance(name, str) or name not in _PRESETS:
             raise ConfigError(f"preset={name!r} is unknown; known: {sorted(_PRESETS)}")
         return cls(name=name, **_PRESETS[name])
+
+
+def _check_count(field: str, value: object) -> None:
+    # A bool is an int to Python, and a float may be whole: neither is a count.
+    if type(value) is not int or value < 1:
+        raise ConfigError(f"{field}={value!r} must be an integer of at least 1")
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_positive(field: str, value: object) -> None:
+    if not _is_number(value) or not _SMALLEST <= value <= _LARGEST:
+        raise ConfigError(
+            f"{field}={value!r} must be a positive float32, from {_SMALLEST:.3g} to {_LARGEST:.3g}"
+        )
+
+
+def _check_choice(field: str, value: object, allowed: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in allowed:
+        raise ConfigError(f"{field}={value!r} must be one of {allowed}")
 
 
 def _paper(num_layers: int, num_heads: int, d_model: int) -> dict[str, Any]:

@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from model.errors import CheckpointError
+
 if TYPE_CHECKING:
     from jax.typing import DTypeLike
 
@@ -153,10 +155,28 @@ def init_parameters(config: PaLMConfig, key: jax.Array, dtype: DTypeLike = jnp.f
     )
 
 
+def _some(names: list[str], limit: int = 8) -> str:
+    """The first few of `names`, and how many more there are."""
+    shown = ", ".join(names[:limit]) or "none"
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
 def bind(config: PaLMConfig, params: Params) -> Any:
-    """The Flax module of `config` over `params`; costs only Python time while tracing."""
+    """The Flax module of `config` over `params`; costs only Python time while tracing.
+
+    Raises:
+        CheckpointError: A parameter is missing, or there is one that the model does not have.
+            Shapes are not compared: inside `shard_map` each device holds a part.
+    """
     graphdef, abstract = _abstract_module(config)
     flat = flatten(params)
+    declared = _specs(config).keys()
+    if flat.keys() != declared:
+        missing, extra = sorted(declared - flat.keys()), sorted(flat.keys() - declared)
+        raise CheckpointError(
+            f"parameters do not match model {config.name!r}: "
+            f"missing {_some(missing)}, unexpected {_some(extra)}"
+        )
     state = nnx.from_flat_state(
         [
             (path, variable.replace(flat[".".join(str(part) for part in path)]))

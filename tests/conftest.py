@@ -1,0 +1,25 @@
+"""JAX held to its strictest for every test, and the smallest model that has all of PaLM's parts."""
+
+import jax
+import pytest
+
+from model.config import PaLMConfig
+
+# A silent promotion costs memory and speed, and changes results between dtypes.
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_enable_checks", True)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> PaLMConfig:
+    """PaLM in small: parallel blocks, SwiGLU, one key/value head, tied and scaled embeddings."""
+    return PaLMConfig(
+        name="tiny-palm",
+        vocab_size=53,
+        num_layers=2,
+        d_model=16,
+        num_heads=4,
+        head_dim=6,
+        d_ff=24,
+        max_seq_len=64,
+    )
