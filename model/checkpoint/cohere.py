@@ -23,6 +23,8 @@ def read_config(keys: ConfigKeys, name: str) -> PaLMConfig:
     """
     num_heads, d_model = keys.integer("num_attention_heads"), keys.integer("hidden_size")
     activation: Any = keys.choice("hidden_act", _ACTIVATIONS, "silu")
+    # Command-R was trained on 131,072 tokens and says so here; the other key says 8192.
+    context = keys.integer("model_max_length", keys.integer("max_position_embeddings", 8192))
     config = PaLMConfig(
         name=name,
         vocab_size=keys.integer("vocab_size"),
@@ -32,7 +34,7 @@ def read_config(keys: ConfigKeys, name: str) -> PaLMConfig:
         num_kv_heads=keys.integer("num_key_value_heads", num_heads),
         head_dim=keys.integer("head_dim", d_model // num_heads),
         d_ff=keys.integer("intermediate_size"),
-        max_seq_len=keys.integer("max_position_embeddings", 8192),
+        max_seq_len=context,
         norm_eps=keys.number("layer_norm_eps", 1e-5),
         activation=activation,
         rope_theta=keys.rope_theta(default=None),

@@ -76,6 +76,7 @@ _SAYS_NOTHING = frozenset(
         "chunk_size_feed_forward",
         "attn_implementation",
         "pretraining_tp",
+        "ff_factor",
     )
 )
 

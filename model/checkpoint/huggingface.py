@@ -94,7 +94,7 @@ def load_huggingface(
         )
     family = FAMILIES[model_type]
     try:
-        config = family.read_config(ConfigKeys(path, document), directory.name)
+        config = family.read_config(ConfigKeys(path, document), directory.resolve().name)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
     store, layout = TensorStore(directory), family.layout(config)

@@ -159,6 +159,17 @@ def test_keys_of_older_versions_are_accepted(cohere, palm, changes):
     assert config.name == cohere.name
 
 
+def test_the_longer_context_of_command_r_is_taken(cohere, palm):
+    assert load_pretrained(cohere).config.max_seq_len == palm.max_seq_len
+    edit_config(cohere, {"model_max_length": 131072})
+    assert load_pretrained(cohere).config.max_seq_len == 131072
+
+
+def test_a_relative_path_names_the_model_by_its_folder(cohere, monkeypatch):
+    monkeypatch.chdir(cohere)
+    assert load_pretrained(".").name == cohere.name
+
+
 def test_mixed_types_load_as_float32(cohere):
     def change(tensors):
         tensors[EMBED] = tensors[EMBED].astype(ml_dtypes.bfloat16)

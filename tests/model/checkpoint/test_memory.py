@@ -1,4 +1,4 @@
-"""Loading holds the weights once, and at most two more copies of the largest tensor."""
+"""Loading holds the weights once, and less than two more copies of the largest tensor."""
 
 import json
 import os
@@ -20,7 +20,7 @@ MIB = 1 << 20
 # (VmHWM) includes whatever libraries allocate, which tracing Python's allocations would miss.
 MEASURE = """
 import json, sys
-import jax
+import numpy as np
 from model.checkpoint import load_pretrained
 from model.parameters import flatten
 from model.partition import make_mesh
@@ -32,7 +32,9 @@ def status(key):
 
 warm, folder, model_axis = sys.argv[1:]
 mesh = make_mesh(model_axis=int(model_axis)) if int(model_axis) else None
-load_pretrained(warm, dtype="float32", mesh=mesh)
+sharded = flatten(load_pretrained(warm, dtype="float32", mesh=mesh).params)
+whole = flatten(load_pretrained(warm, dtype="float32").params)
+assert all(np.array_equal(array, whole[name]) for name, array in sharded.items())
 before = status("VmRSS")
 peak_before = status("VmHWM") - before
 pretrained = load_pretrained(folder, dtype="float32", mesh=mesh)
