@@ -4,7 +4,7 @@ from model.checkpoint.export_gguf import export_gguf
 from model.checkpoint.export_hf import export_huggingface
 from model.checkpoint.locate import embedded_names, embedded_path, resolve_model
 from model.checkpoint.native import WeightFormat, save_pretrained
-from model.checkpoint.pretrained import Pretrained, load_pretrained
+from model.checkpoint.pretrained import Pretrained, load_config, load_pretrained
 
 __all__ = [
     "Pretrained",
@@ -13,6 +13,7 @@ __all__ = [
     "embedded_path",
     "export_gguf",
     "export_huggingface",
+    "load_config",
     "load_pretrained",
     "resolve_model",
     "save_pretrained",

@@ -71,6 +71,25 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
+def read_document(path: Path, document: Mapping[str, Any]) -> tuple[Family, PaLMConfig]:
+    """The family and shape of a model, from the `config.json` at `path`.
+
+    Raises:
+        CheckpointError: It is of another family, or uses what our forward pass lacks; the message
+            names the key.
+    """
+    model_type: Any = document.get("model_type")
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        raise CheckpointError(
+            f"{path}: 'model_type': found {model_type!r}, expected one of {sorted(FAMILIES)}"
+        )
+    family = FAMILIES[model_type]
+    try:
+        return family, family.read_config(ConfigKeys(path, document), path.resolve().parent.name)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
 def load_huggingface(
     directory: Path, document: Mapping[str, Any], *, dtype: np.dtype[Any] | None, mesh: Mesh | None
 ) -> tuple[PaLMConfig, Params]:
@@ -86,17 +105,7 @@ def load_huggingface(
         CheckpointError: The model is of another family, or uses what our forward pass lacks, or
             its files are damaged; the message names the key or tensor.
     """
-    path = directory / CONFIG_FILE
-    model_type: Any = document.get("model_type")
-    if not isinstance(model_type, str) or model_type not in FAMILIES:
-        raise CheckpointError(
-            f"{path}: 'model_type': found {model_type!r}, expected one of {sorted(FAMILIES)}"
-        )
-    family = FAMILIES[model_type]
-    try:
-        config = family.read_config(ConfigKeys(path, document), directory.resolve().name)
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+    family, config = read_document(directory / CONFIG_FILE, document)
     store, layout = TensorStore(directory), family.layout(config)
     _drop_derived(store)
     if config.tied_embeddings:

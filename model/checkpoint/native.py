@@ -121,7 +121,7 @@ def load_native(
     Raises:
         CheckpointError: The folder is damaged or of another version.
     """
-    config, weight_format = _read_document(directory / CONFIG_FILE, document)
+    config, weight_format = read_document(directory / CONFIG_FILE, document)
     store = TensorStore(directory)
     expected = _expected(config, weight_format)
     store.check(
@@ -133,7 +133,12 @@ def load_native(
     return config, place_parameters(config, _arrays(config, store), dtype=dtype, mesh=mesh)
 
 
-def _read_document(path: Path, document: Mapping[str, Any]) -> tuple[PaLMConfig, WeightFormat]:
+def read_document(path: Path, document: Mapping[str, Any]) -> tuple[PaLMConfig, WeightFormat]:
+    """The model's shape and how its weights are stored, from the `config.json` at `path`.
+
+    Raises:
+        CheckpointError: It is of another version or damaged; the message names the key.
+    """
     version, weight_format = document.get("format_version"), document.get("weight_format")
     if version != FORMAT_VERSION:
         raise CheckpointError(

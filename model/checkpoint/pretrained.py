@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from model.checkpoint import huggingface, native
 from model.checkpoint.huggingface import load_huggingface
 from model.checkpoint.json_file import read_object
 from model.checkpoint.native import CONFIG_FILE, FORMAT, load_native
@@ -87,11 +88,7 @@ def load_pretrained(
             lacks; the message names the file, and the key or tensor.
         TokenizerError: Its tokenizer is damaged.
     """
-    directory = Path(path)
-    if not directory.is_dir():
-        problem = "is a file" if directory.exists() else "does not exist"
-        raise CheckpointError(f"{directory}: {problem}, expected a folder with {CONFIG_FILE}")
-    document = read_object(directory / CONFIG_FILE)
+    directory, document = _open(path)
     load = load_native if document.get("format") == FORMAT else load_huggingface
     config, params = load(directory, document, dtype=_floating(dtype), mesh=mesh)
     return Pretrained(
@@ -100,6 +97,27 @@ def load_pretrained(
         params=params,
         tokenizer=_load_tokenizer(directory, config),
     )
+
+
+def load_config(path: str | Path) -> PaLMConfig:
+    """The shape of the model in a folder that `load_pretrained` takes; reads no weights.
+
+    Raises:
+        CheckpointError: As `load_pretrained`, as far as the config tells.
+    """
+    directory, document = _open(path)
+    if document.get("format") == FORMAT:
+        return native.read_document(directory / CONFIG_FILE, document)[0]
+    return huggingface.read_document(directory / CONFIG_FILE, document)[1]
+
+
+def _open(path: str | Path) -> tuple[Path, dict[str, Any]]:
+    """A checkpoint folder and the object in its `config.json`."""
+    directory = Path(path)
+    if not directory.is_dir():
+        problem = "is a file" if directory.exists() else "does not exist"
+        raise CheckpointError(f"{directory}: {problem}, expected a folder with {CONFIG_FILE}")
+    return directory, read_object(directory / CONFIG_FILE)
 
 
 def _floating(dtype: DTypeLike | None) -> np.dtype[Any] | None:

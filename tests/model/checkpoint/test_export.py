@@ -6,7 +6,7 @@ import gguf
 import numpy as np
 import pytest
 
-from model.checkpoint import export_gguf, export_huggingface, load_pretrained
+from model.checkpoint import export_gguf, export_huggingface, load_config, load_pretrained
 from model.checkpoint.rope_layout import with_rope_style
 from model.errors import ExportError
 from model.parameters import flatten, unflatten
@@ -39,6 +39,7 @@ def test_a_hugging_face_folder_comes_back_bit_for_bit(make_model, palm, folder, 
     saved = make_model(palm, name=folder.name, **changes)
     export_huggingface(saved, folder)
     loaded = load_pretrained(folder)
+    assert load_config(folder) == loaded.config
     assert loaded.config.resolved_logit_scale == saved.config.resolved_logit_scale
     expected = flatten(saved.params)
     for name, array in flatten(loaded.params).items():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from model.checkpoint import load_pretrained, save_pretrained
+from model.checkpoint import load_config, load_pretrained, save_pretrained
 from model.checkpoint.quantization import SCALE_SUFFIX
 from model.errors import CheckpointError, ConfigError
 from model.parameters import flatten, unflatten
@@ -52,7 +52,7 @@ def test_float32_comes_back_bit_for_bit(make_model, palm, folder, changes):
     saved = make_model(palm, **changes)
     save(folder, saved)
     loaded = load_pretrained(folder)
-    assert loaded.config == saved.config
+    assert loaded.config == load_config(folder) == saved.config
     assert loaded.name == "small-palm"
     expected = arrays(saved.params)
     for name, array in arrays(loaded.params).items():
@@ -219,6 +219,8 @@ def test_a_wrong_document_is_refused_by_key(make_model, palm, folder, changes, m
     save(folder, make_model(palm))
     edit_config(folder, **changes)
     with pytest.raises(CheckpointError, match=message) as caught:
+        load_config(folder)
+    with pytest.raises(CheckpointError, match=message):
         load_pretrained(folder)
     assert "config.json" in str(caught.value)
     assert not isinstance(caught.value, ConfigError)
