@@ -1,0 +1,243 @@
+"""Choosing the next token of every row, on the device.
+
+R rows, V vocabulary. A row's result depends on its own logits, settings, seed and position alone:
+every operation works row by row, and what only some rows ask for is computed under a `cond` and
+taken over by those rows only. Nothing sorts the vocabulary: top-k and top-p thresholds are found
+by bisection over the ordered bit patterns of float32.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from serving.request import MAX_LOGPROBS
+from serving.sampling_state import SamplingSettings, TokenMemory
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Logprobs:
+    """Log-probabilities under the model's own distribution; zeros where nobody asked.
+
+    Attributes:
+        chosen: float32[R]; of the token in question.
+        top_ids: int32[R, K]; the K = min(20, V) most likely tokens, best first.
+        top: float32[R, K]; their log-probabilities.
+    """
+
+    chosen: jax.Array
+    top_ids: jax.Array
+    top: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """A step's choice.
+
+    Attributes:
+        tokens: int32[R]; -1 where the logits were not finite.
+        logprobs: Of `tokens`.
+    """
+
+    tokens: jax.Array
+    logprobs: Logprobs
+
+
+def sample(
+    logits: jax.Array,
+    settings: SamplingSettings,
+    memory: TokenMemory,
+    *,
+    slots: jax.Array,
+    generated: jax.Array,
+    positions: jax.Array,
+) -> tuple[Sampled, TokenMemory]:
+    """Choose a token for each row and count it.
+
+    Args:
+        logits: float32[R, V] of the model.
+        settings: One row each.
+        memory: Of all slots.
+        slots: int32[R], the slot of each row.
+        generated: int32[R], tokens that the row's request has generated so far.
+        positions: int32[R], where in its sequence the token to be chosen will stand.
+
+    Returns:
+        The choice, and the memory with it counted.
+    """
+    adjusted = jax.lax.cond(
+        jnp.any(settings.is_adjusted),
+        lambda: jnp.where(
+            settings.is_adjusted[:, None],
+            adjust(logits, settings, _take(memory, slots), generated),
+            logits,
+        ),
+        lambda: logits,
+    )
+    tokens = choose(adjusted, settings, positions)
+    logprobs = jax.lax.cond(
+        jnp.any(settings.wants_logprobs),
+        lambda: score(logits, tokens),
+        lambda: no_logprobs(*logits.shape),
+    )
+    counted = dataclasses.replace(memory, counts=memory.counts.at[slots, tokens].add(1))
+    is_finite = jnp.isfinite(jnp.max(logits, axis=-1))
+    return Sampled(tokens=jnp.where(is_finite, tokens, -1), logprobs=logprobs), counted
+
+
+def adjust(
+    logits: jax.Array, settings: SamplingSettings, memory: TokenMemory, generated: jax.Array
+) -> jax.Array:
+    """Penalties, then bias, then the mask of min_tokens; `memory` has one row for each logits row.
+
+    The repetition penalty is CTRL's (arXiv 1909.05858, section 4.1) over prompt and generated
+    tokens; presence and frequency penalties are OpenAI's, over generated tokens.
+    """
+    was_generated = memory.counts > 0
+    penalty = settings.repetition_penalty[:, None]
+    repeated = jnp.where(logits > 0, logits / penalty, logits * penalty)
+    result = jnp.where(was_generated | memory.in_prompt, repeated, logits)
+    frequency = settings.frequency_penalty[:, None] * memory.counts.astype(jnp.float32)
+    presence = settings.presence_penalty[:, None] * was_generated.astype(jnp.float32)
+    result = result - frequency - presence + memory.bias
+    is_early = generated < settings.min_tokens
+    return jnp.where(memory.stops & is_early[:, None], -jnp.inf, result)
+
+
+def choose(logits: jax.Array, settings: SamplingSettings, positions: jax.Array) -> jax.Array:
+    """int32[R]: the most likely token of greedy rows, a drawn one of the others."""
+    greedy = first_argmax(logits)
+    is_drawn = settings.temperature > 0
+    drawn = jax.lax.cond(
+        jnp.any(is_drawn), lambda: _draw(logits, settings, positions), lambda: greedy
+    )
+    return jnp.where(is_drawn, drawn, greedy)
+
+
+def score(logits: jax.Array, tokens: jax.Array) -> Logprobs:
+    """Log-probabilities of int32[R] `tokens` and of the most likely ones under float32[R, V]."""
+    total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    top, top_ids = jax.lax.top_k(logits, min(MAX_LOGPROBS, logits.shape[-1]))
+    chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)
+    return Logprobs(chosen=(chosen - total)[:, 0], top_ids=top_ids, top=top - total)
+
+
+def no_logprobs(rows: int, vocab_size: int) -> Logprobs:
+    """Zeros in the shape of `score`'s result."""
+    width = min(MAX_LOGPROBS, vocab_size)
+    return Logprobs(
+        chosen=jnp.zeros(rows, jnp.float32),
+        top_ids=jnp.zeros((rows, width), jnp.int32),
+        top=jnp.zeros((rows, width), jnp.float32),
+    )
+
+
+def first_argmax(values: jax.Array) -> jax.Array:
+    """int32[R]: the first column of each row's maximum.
+
+    Two plain reductions, which XLA vectorises, where its own argmax is a scalar loop on CPUs. A row
+    with NaN gives the last column.
+    """
+    columns = jnp.arange(values.shape[-1], dtype=jnp.int32)[None, :]
+    is_peak = values == jnp.max(values, axis=-1, keepdims=True)
+    last = values.shape[-1] - 1
+    return jnp.min(jnp.where(is_peak, columns, last), axis=-1).astype(jnp.int32)
+
+
+def keep_top_k(logits: jax.Array, top_k: jax.Array) -> jax.Array:
+    """-inf for all but each row's `top_k` largest and what ties with the last; 0 keeps all."""
+    keys = _ordered_bits(logits)
+    wanted = top_k[:, None]
+    threshold = _bisect(
+        lambda at: jnp.sum((keys >= at).astype(jnp.int32), axis=-1, keepdims=True) >= wanted,
+        rows=logits.shape[0],
+    )
+    return jnp.where((keys >= threshold) | (wanted <= 0), logits, -jnp.inf)
+
+
+def keep_top_p(logits: jax.Array, top_p: jax.Array) -> jax.Array:
+    """-inf for all but the smallest set of most likely tokens that has probability `top_p`.
+
+    1 keeps all. Ties with the least likely of the set stay; so does, always, the most likely token.
+    """
+    keys = _ordered_bits(logits)
+    probabilities = jax.nn.softmax(logits, axis=-1)
+    # Not zero, so that a set of no token never suffices.
+    wanted = jnp.maximum(top_p, 1e-9)[:, None]
+    threshold = _bisect(
+        lambda at: (
+            jnp.sum(jnp.where(keys >= at, probabilities, 0.0), axis=-1, keepdims=True) >= wanted
+        ),
+        rows=logits.shape[0],
+    )
+    return jnp.where((keys >= threshold) | (wanted >= 1.0), logits, -jnp.inf)
+
+
+def keep_min_p(logits: jax.Array, min_p: jax.Array) -> jax.Array:
+    """-inf for tokens less than `min_p` times as likely as the most likely one; 0 keeps all."""
+    floor = jnp.max(logits, axis=-1, keepdims=True) + jnp.log(min_p)[:, None]
+    return jnp.where(logits >= floor, logits, -jnp.inf)
+
+
+def _draw(logits: jax.Array, settings: SamplingSettings, positions: jax.Array) -> jax.Array:
+    """Draw from softmax(logits / temperature), truncated: the Gumbel-max trick."""
+    temperature = jnp.where(settings.temperature > 0, settings.temperature, 1.0)
+    scaled = logits / temperature[:, None]
+    for value, is_on, keep in (
+        (settings.top_k, settings.top_k > 0, keep_top_k),
+        (settings.top_p, settings.top_p < 1, keep_top_p),
+        (settings.min_p, settings.min_p > 0, keep_min_p),
+    ):
+        scaled = _where_on(scaled, value, is_on, keep)
+    noise = jax.vmap(_gumbel, in_axes=(0, 0, None))(settings.seed, positions, logits.shape[-1])
+    # A barrier: fused into the maximum, the noise is computed by a scalar loop on CPUs.
+    return first_argmax(scaled + jax.lax.optimization_barrier(noise))
+
+
+def _where_on(
+    logits: jax.Array,
+    value: jax.Array,
+    is_on: jax.Array,
+    keep: Callable[[jax.Array, jax.Array], jax.Array],
+) -> jax.Array:
+    """`keep` applied to the rows that ask for it; not even computed if none does."""
+    kept: jax.Array = jax.lax.cond(
+        jnp.any(is_on),
+        lambda: jnp.where(is_on[:, None], keep(logits, value), logits),
+        lambda: logits,
+    )
+    return kept
+
+
+def _gumbel(seed: jax.Array, position: jax.Array, vocab_size: int) -> jax.Array:
+    """float32[V] of noise that (seed uint32[2], position int32[]) alone decides."""
+    key = jax.random.wrap_key_data(seed, impl="threefry2x32")
+    return jax.random.gumbel(jax.random.fold_in(key, position), (vocab_size,), jnp.float32)
+
+
+def _take(memory: TokenMemory, slots: jax.Array) -> TokenMemory:
+    taken: TokenMemory = jax.tree.map(lambda array: array[slots], memory)
+    return taken
+
+
+def _ordered_bits(values: jax.Array) -> jax.Array:
+    """uint32 keys that compare as the float32 values do; -0 counts as 0."""
+    bits = jax.lax.bitcast_convert_type(jnp.where(values == 0, 0.0, values), jnp.uint32)
+    is_negative = bits >> 31 == 1
+    return jnp.where(is_negative, ~bits, bits | jnp.uint32(0x80000000))
+
+
+def _bisect(holds: Callable[[jax.Array], jax.Array], *, rows: int) -> jax.Array:
+    """uint32[rows, 1]: the largest key for which `holds`, which falls from true to false."""
+
+    def narrow(step: jax.Array, low: jax.Array) -> jax.Array:
+        candidate = low | (jnp.uint32(1) << (31 - step).astype(jnp.uint32))
+        return jnp.where(holds(candidate), candidate, low)
+
+    found: jax.Array = jax.lax.fori_loop(0, 32, narrow, jnp.zeros((rows, 1), jnp.uint32))
+    return found

@@ -1,0 +1,172 @@
+"""What the sampler knows of each slot: small settings from the host, token memory on the device.
+
+Arrays have a row for each slot and one more, the scratch slot, whose settings are always neutral;
+rows that pad a decode step belong to it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.request import SamplingParams
+
+# Below this a temperature divides logits into values that float32 cannot tell apart from greedy.
+_GREEDY_BELOW = 1e-5
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """How each row (a slot, or a row of a decode step) samples; R rows.
+
+    Attributes:
+        temperature: float32[R]; 0 is greedy.
+        top_k: int32[R]; 0 is off.
+        top_p: float32[R]; 1 is off.
+        min_p: float32[R]; 0 is off.
+        presence_penalty: float32[R].
+        frequency_penalty: float32[R].
+        repetition_penalty: float32[R]; 1 is off.
+        min_tokens: int32[R].
+        seed: uint32[R, 2], high and low word.
+        is_adjusted: bool[R]; whether penalties, bias or min_tokens change the row's logits.
+        wants_logprobs: bool[R].
+    """
+
+    temperature: jax.Array
+    top_k: jax.Array
+    top_p: jax.Array
+    min_p: jax.Array
+    presence_penalty: jax.Array
+    frequency_penalty: jax.Array
+    repetition_penalty: jax.Array
+    min_tokens: jax.Array
+    seed: jax.Array
+    is_adjusted: jax.Array
+    wants_logprobs: jax.Array
+
+    def rows(self, slots: jax.Array) -> SamplingSettings:
+        """The settings of int32[B] slots, one row for each."""
+        taken: SamplingSettings = jax.tree.map(lambda column: column[slots], self)
+        return taken
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenMemory:
+    """What each slot has seen and may not or should rather say; only adjusted rows are read.
+
+    Attributes:
+        counts: int32[slots, V]; how often a token was generated.
+        in_prompt: bool[slots, V].
+        bias: float32[slots, V].
+        stops: bool[slots, V]; the tokens that `min_tokens` forbids.
+    """
+
+    counts: jax.Array
+    in_prompt: jax.Array
+    bias: jax.Array
+    stops: jax.Array
+
+    @classmethod
+    def empty(cls, slots: int, vocab_size: int) -> TokenMemory:
+        """All zero."""
+        shape = (slots, vocab_size)
+        return cls(
+            counts=jnp.zeros(shape, jnp.int32),
+            in_prompt=jnp.zeros(shape, jnp.bool_),
+            bias=jnp.zeros(shape, jnp.float32),
+            stops=jnp.zeros(shape, jnp.bool_),
+        )
+
+    def with_row(self, slot: jax.Array, row: TokenMemory) -> TokenMemory:
+        """This memory with the row of int32[] `slot` replaced by `row`, whose fields are [V]."""
+        replaced: TokenMemory = jax.tree.map(
+            lambda whole, new: jax.lax.dynamic_update_index_in_dim(whole, new, slot, 0), self, row
+        )
+        return replaced
+
+
+def is_adjusted(params: SamplingParams) -> bool:
+    """Whether a request's logits are changed before sampling, so that it needs token memory."""
+    return bool(
+        params.logit_bias
+        or params.min_tokens
+        or params.presence_penalty
+        or params.frequency_penalty
+        or params.repetition_penalty != 1
+    )
+
+
+def memory_row(
+    params: SamplingParams, prompt: tuple[int, ...], stops: frozenset[int], vocab_size: int
+) -> TokenMemory:
+    """The token memory, fields [V], with which a request starts."""
+    in_prompt = np.zeros(vocab_size, np.bool_)
+    in_prompt[np.asarray(prompt, np.int64)] = True
+    bias = np.zeros(vocab_size, np.float32)
+    for token_id, value in params.logit_bias.items():
+        bias[token_id] = value
+    forbidden = np.zeros(vocab_size, np.bool_)
+    forbidden[np.asarray(sorted(stops), np.int64)] = True
+    return TokenMemory(
+        counts=jax.device_put(np.zeros(vocab_size, np.int32)),
+        in_prompt=jax.device_put(in_prompt),
+        bias=jax.device_put(bias),
+        stops=jax.device_put(forbidden),
+    )
+
+
+class SettingsTable:
+    """The host's copy of every slot's settings, sent to the device when it has changed."""
+
+    def __init__(self, slots: int) -> None:
+        """All slots neutral: greedy, nothing asked for."""
+        self._columns: dict[str, NDArray[np.generic]] = {
+            "temperature": np.zeros(slots, np.float32),
+            "top_k": np.zeros(slots, np.int32),
+            "top_p": np.ones(slots, np.float32),
+            "min_p": np.zeros(slots, np.float32),
+            "presence_penalty": np.zeros(slots, np.float32),
+            "frequency_penalty": np.zeros(slots, np.float32),
+            "repetition_penalty": np.ones(slots, np.float32),
+            "min_tokens": np.zeros(slots, np.int32),
+            "seed": np.zeros((slots, 2), np.uint32),
+            "is_adjusted": np.zeros(slots, np.bool_),
+            "wants_logprobs": np.zeros(slots, np.bool_),
+        }
+        self._neutral = {name: column[0].copy() for name, column in self._columns.items()}
+        self._sent: SamplingSettings | None = None
+
+    def fill(self, slot: int, params: SamplingParams, seed: int) -> None:
+        """Give a slot to a request; `seed` counts modulo 2**64."""
+        for name, column in self._columns.items():
+            column[slot] = getattr(params, name, 0) if name != "seed" else 0
+        columns = self._columns
+        if params.temperature < _GREEDY_BELOW:
+            columns["temperature"][slot] = 0.0
+        columns["top_k"][slot] = min(params.top_k, 2**31 - 1)
+        columns["seed"][slot] = ((seed >> 32) & 0xFFFFFFFF, seed & 0xFFFFFFFF)
+        columns["is_adjusted"][slot] = is_adjusted(params)
+        columns["wants_logprobs"][slot] = params.logprobs is not None
+        self._sent = None
+
+    def clear(self, slot: int) -> None:
+        """Make a slot neutral again, so that it asks nothing of the steps to come."""
+        for name, column in self._columns.items():
+            column[slot] = self._neutral[name]
+        self._sent = None
+
+    def on_device(self) -> SamplingSettings:
+        """The table as device arrays [slots, ...]."""
+        if self._sent is None:
+            # Copies: on a CPU, device_put may keep using the host's own buffer.
+            self._sent = SamplingSettings(
+                **{name: jax.device_put(column.copy()) for name, column in self._columns.items()}
+            )
+        return self._sent
