@@ -8,7 +8,6 @@ SentencePiece kind merges by score as ours does. Two texts differ there: U+2581 
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,17 +78,15 @@ def export_gguf(pretrained: Pretrained, out: Path) -> None:
     if out.is_dir():
         raise ExportError(f"{out}: is a folder, expected a file name such as model.gguf")
     out.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=".partial-", suffix=".gguf", dir=out.parent)
-    os.close(handle)
-    try:
+    # A file of its own folder, not of `mkstemp`, so that it gets ordinary permissions.
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=out.parent) as stage:
+        partial = Path(stage) / "model.gguf"
         writer = gguf.GGUFWriter(partial, "command-r")
         _add_config(writer, pretrained.name, config, np.dtype(flat["embedding"].dtype))
         _add_tokenizer(writer, tokenizer, config.vocab_size)
         _write_tensors(writer, config, flat)
         writer.close()
-        os.replace(partial, out)
-    finally:
-        Path(partial).unlink(missing_ok=True)
+        partial.replace(out)
 
 
 def _add_config(writer: GGUFWriter, name: str, config: PaLMConfig, dtype: np.dtype[Any]) -> None:

@@ -162,6 +162,8 @@ def test_gguf_tensors(make_model, palm, tmp_path):
         kernel = ours[f"{block}mlp.{name}"]
         np.testing.assert_array_equal(found[f"{theirs}ffn_{name}.weight"], kernel.T)
     assert [p.name for p in tmp_path.iterdir()] == ["x.gguf"]
+    (tmp_path / "ordinary").touch()
+    assert path.stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 
 def test_gguf_keeps_bfloat16_kernels_and_float32_norms(make_model, palm, tmp_path, folder):
