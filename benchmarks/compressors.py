@@ -1,4 +1,4 @@
-"""Bits per byte of general-purpose compressors on a held-out text, the sanity bar of a language model.
+"""Bits per byte of compressors on a held-out text, the sanity bar of a language model.
 
 python -m benchmarks.compressors ../shared/corpus/books-heldout.jsonl.xz
 """
