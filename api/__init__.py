@@ -1,1 +1,4 @@
-"""How people reach Talipot: the HTTP door and the command line; the only place where parts are wired."""
+"""How people reach Talipot: the HTTP door and the command line.
+
+The only place where the other packages are wired together.
+"""

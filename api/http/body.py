@@ -90,8 +90,7 @@ def parse_json(body: bytes) -> Any:
         return json.loads(text, parse_constant=_refuse, parse_float=_float, parse_int=_int)
     except json.JSONDecodeError as error:
         raise InvalidJsonError(
-            f"the request body is not JSON: {error.msg} at line {error.lineno} "
-            f"column {error.colno}"
+            f"the request body is not JSON: {error.msg} at line {error.lineno} column {error.colno}"
         ) from None
     except RecursionError:
         raise InvalidJsonError("the request body is not accepted: nested too deeply") from None

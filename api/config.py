@@ -1,0 +1,149 @@
+"""The settings of every command: frozen dataclasses, the only place where their defaults stand.
+
+`api.options` makes of each field a command-line option and a `TALIPOT_*` environment variable,
+with the field's line in `Attributes:` as its help.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from model.errors import ConfigError
+from serving.config import EngineConfig
+from serving.request import SamplingParams
+
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+ExportFormat: TypeAlias = Literal["hf", "gguf"]
+
+DEFAULT_MODEL = "talipot-tiny"
+_GENERATE_OPTIONS = (
+    "max_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "seed",
+    "stop",
+    "ignore_eos",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """Settings of `talipot serve`.
+
+    Attributes:
+        model: An embedded model's name, or a checkpoint folder: Talipot's own, or a Hugging Face
+            folder of the Cohere or Falcon family.
+        served_model_name: Name that clients use; the model's own if not given.
+        host: Address to listen on; 0.0.0.0 for all.
+        port: Port to listen on; 0 picks a free one.
+        api_key_file: File with the SHA-256 of each accepted API key, one a line; without it the
+            server is open.
+        max_body_bytes: Largest request body that is read.
+        max_choices: Most completions that one request may ask for (prompts x best_of).
+        drain_timeout_s: Seconds that running requests get to finish when the server is stopped.
+        log_level: Least severe messages to log.
+        access_log: Log a line for each HTTP request.
+        engine: How the model is run.
+
+    Raises:
+        ConfigError: A field is out of range; the message names field, value and limit.
+    """
+
+    model: str = dataclasses.field(default=DEFAULT_MODEL, metadata={"flag": "-m"})
+    served_model_name: str | None = None
+    host: str = dataclasses.field(default="127.0.0.1", metadata={"panel": "Server"})
+    port: int = dataclasses.field(default=8000, metadata={"panel": "Server", "flag": "-p"})
+    api_key_file: Path | None = dataclasses.field(default=None, metadata={"panel": "Server"})
+    max_body_bytes: int = dataclasses.field(default=1 << 20, metadata={"panel": "Server"})
+    max_choices: int = dataclasses.field(default=128, metadata={"panel": "Server"})
+    drain_timeout_s: float = dataclasses.field(default=30.0, metadata={"panel": "Server"})
+    log_level: LogLevel = dataclasses.field(default="info", metadata={"panel": "Server"})
+    access_log: bool = dataclasses.field(default=True, metadata={"panel": "Server"})
+    engine: EngineConfig = dataclasses.field(
+        default_factory=EngineConfig, metadata={"panel": "Engine"}
+    )
+
+    def __post_init__(self) -> None:
+        """Check every field of our own; the engine's config checks itself."""
+        if not self.model:
+            raise ConfigError("model='' must name an embedded model or a folder")
+        if self.served_model_name == "":
+            raise ConfigError("served_model_name='' must hold at least 1 character")
+        _check_range("port", self.port, 0, 65535)
+        _check_range("max_body_bytes", self.max_body_bytes, 1024, 1 << 30)
+        _check_range("max_choices", self.max_choices, 1, 65536)
+        _check_range("drain_timeout_s", self.drain_timeout_s, 0, 86400)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """Settings of `talipot generate`.
+
+    Attributes:
+        prompt: The text to continue; - reads it from standard input.
+        model: An embedded model's name or a checkpoint folder.
+        echo: Print the prompt before its continuation.
+        sampling: How tokens are chosen.
+        engine: How the model is run.
+    """
+
+    prompt: str = dataclasses.field(metadata={"argument": True})
+    model: str = dataclasses.field(default=DEFAULT_MODEL, metadata={"flag": "-m"})
+    echo: bool = False
+    sampling: SamplingParams = dataclasses.field(
+        default_factory=lambda: SamplingParams(max_tokens=128),
+        metadata={"panel": "Sampling", "only": _GENERATE_OPTIONS},
+    )
+    engine: EngineConfig = dataclasses.field(
+        default_factory=lambda: EngineConfig(max_slots=1),
+        metadata={"panel": "Engine", "only": ("max_model_len", "dtype", "compilation_cache_dir")},
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of `talipot train`.
+
+    Attributes:
+        config: TOML file with the whole recipe; the same file resumes an interrupted run.
+    """
+
+    config: Path = dataclasses.field(metadata={"argument": True})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Settings of `talipot export`.
+
+    Attributes:
+        model: An embedded model's name or a checkpoint folder.
+        out: Folder (hf) or file (gguf) to write.
+        format: hf is a folder that transformers loads; gguf is a file that llama.cpp loads.
+    """
+
+    model: str = dataclasses.field(metadata={"argument": True})
+    out: Path = dataclasses.field(metadata={"argument": True})
+    format: ExportFormat = dataclasses.field(default="hf", metadata={"flag": "-f"})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InfoConfig:
+    """Settings of `talipot info`.
+
+    Attributes:
+        model: A preset (palm-8b, palm-62b, palm-540b), an embedded model or a checkpoint folder.
+        json: Print JSON for programs.
+    """
+
+    model: str = dataclasses.field(default=DEFAULT_MODEL, metadata={"argument": True})
+    json: bool = False
+
+
+def _check_range(field: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{field}={value} must be from {low} to {high}")
