@@ -88,10 +88,11 @@ class PaLMConfig:
         for field in _SWITCHES:
             if type(getattr(self, field)) is not bool:
                 raise ConfigError(f"{field}={getattr(self, field)!r} must be true or false")
-        for field in ("norm_eps", "rope_theta"):
-            _check_positive(field, getattr(self, field))
-        if self.logit_scale is not None:
-            _check_positive("logit_scale", self.logit_scale)
+        for field in ("norm_eps", "rope_theta", "logit_scale"):
+            value = getattr(self, field)
+            if value is not None or field != "logit_scale":
+                # JSON may write 1e10 as an integer, which would overflow JAX's int32.
+                object.__setattr__(self, field, _positive_float(field, value))
         _check_choice("activation", self.activation, get_args(Activation))
         _check_choice("rope_style", self.rope_style, get_args(RopeStyle))
         if self.head_dim % 2:
@@ -186,11 +187,12 @@ def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _check_positive(field: str, value: object) -> None:
+def _positive_float(field: str, value: object) -> float:
     if not _is_number(value) or not _SMALLEST <= value <= _LARGEST:
         raise ConfigError(
             f"{field}={value!r} must be a positive float32, from {_SMALLEST:.3g} to {_LARGEST:.3g}"
         )
+    return float(value)
 
 
 def _check_choice(field: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -157,6 +157,13 @@ def test_values_at_the_limits_are_accepted(changes):
     assert {field: getattr(config, field) for field in changes} == changes
 
 
+@pytest.mark.parametrize("field", NUMBERS)
+def test_a_number_written_as_an_integer_becomes_a_float(field):
+    value = getattr(PaLMConfig(**SHAPE, **{field: 10**10}), field)
+    assert type(value) is float
+    assert value == 1e10
+
+
 def test_a_config_cannot_be_changed_and_can_be_a_key():
     config = PaLMConfig(**SHAPE)
     with pytest.raises(dataclasses.FrozenInstanceError):
