@@ -1,66 +1,57 @@
-"""Write the lock files: what the project's extras need, at the versions installed here.
+"""Write the lock files: exact versions of all that serving and the tests need.
 
-Run it with the interpreter of an environment that has them all: `make lock`.
+Asks pip to resolve pyproject.toml's ranges without installing anything: first for the tests, then
+for serving within the tests' versions, so that both locks agree.
 """
 
 from __future__ import annotations
 
-import tomllib
-from importlib.metadata import distribution
+import json
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
-
 ROOT = Path(__file__).resolve().parent.parent
+LOCKS = ROOT / ".ci" / "lock"
 HEADER = "# Written by `make lock`; exact versions of all that is needed, without index or host.\n"
+# The release that has a CPU build at hand; a later one would bring gigabytes of CUDA packages.
+TORCH = "torch==2.13.0"
+# The build backend, so that the project itself installs without an environment for building.
+BACKEND = "setuptools>=77"
 
 
-def closure(requirements: list[Requirement]) -> dict[str, str]:
-    """Name to version of everything that `requirements` need, themselves included."""
-    found: dict[str, str] = {}
-    seen: set[tuple[str, str]] = set()
-    queue = [
-        (requirement, extra) for requirement in requirements for extra in ("", *requirement.extras)
+def resolve(*requirements: str) -> list[str]:
+    """Lines `name==version` of `requirements` and all that they need, the project left out."""
+    command = [
+        *(sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"),
+        *("--dry-run", "--ignore-installed", "--report", "-", *requirements),
     ]
-    while queue:
-        requirement, extra = queue.pop()
-        name = canonicalize_name(requirement.name)
-        if (name, extra) in seen or (
-            requirement.marker and not requirement.marker.evaluate({"extra": ""})
-        ):
-            continue
-        seen.add((name, extra))
-        installed = distribution(name)
+    run = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE)
+    found = [package["metadata"] for package in json.loads(run.stdout)["install"]]
+    return sorted(
         # Platform builds carry a local version (1.2+cpu) that another machine need not have.
-        found[name] = installed.version.split("+")[0]
-        for line in installed.requires or ():
-            need = Requirement(line)
-            if need.marker and not need.marker.evaluate({"extra": extra}):
-                continue
-            bare = Requirement(str(need).split(";")[0])
-            queue += [(bare, wanted) for wanted in ("", *need.extras)]
-    return found
+        f"{metadata['name'].lower().replace('_', '-')}=={metadata['version'].split('+')[0]}"
+        for metadata in found
+        if metadata["name"] != "talipot"
+    )
+
+
+def write(name: str, lines: list[str]) -> None:
+    """Write a lock file."""
+    (LOCKS / f"{name}.txt").write_text(HEADER + "\n".join(lines) + "\n")
+    print(f"{name}.txt: {len(lines)} packages")
 
 
 def main() -> None:
-    """Write serve.txt and test.txt."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    serve = [Requirement(line) for line in project["dependencies"]]
-    names = ("train", "export", "test")
-    test = serve + [
-        requirement
-        for name in names
-        for requirement in map(Requirement, extras[name])
-        if canonicalize_name(requirement.name) != "talipot"
-    ]
-    # The build backend, so that the project itself installs without a build environment.
-    backend = [Requirement("setuptools")]
-    for file, wanted in (("serve", serve), ("test", test)):
-        lines = sorted(f"{name}=={version}" for name, version in closure(wanted + backend).items())
-        (ROOT / ".ci" / "lock" / f"{file}.txt").write_text(HEADER + "\n".join(lines) + "\n")
-        print(f"{file}.txt: {len(lines)} packages")
+    """Write test.txt and serve.txt."""
+    test = resolve(".[test]", TORCH, BACKEND)
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
+        constraints.write("\n".join(test))
+        constraints.flush()
+        serve = resolve(".", BACKEND, "--constraint", constraints.name)
+    write("test", test)
+    write("serve", serve)
 
 
 if __name__ == "__main__":
