@@ -1,0 +1,114 @@
+"""Every program of an engine, compiled for every shape before it is ready."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from concurrent.futures import Future
+
+import jax
+import jax.numpy as jnp
+
+from serving.buckets import Buckets
+from serving.compilation import Compiler, Executable
+from serving.language_model import LanguageModel
+from serving.programs import DECODE_FIELDS, decode, erase, prefill, remember
+from serving.sampling_state import SettingsTable, TokenMemory
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProgramSet:
+    """Executables by shape; work of another shape cannot run.
+
+    Attributes:
+        prefill: By (chunk length, cache positions read).
+        decode: By (rows, cache positions read).
+        remember: Starts a slot's token memory.
+        erase: Zeroes a slot's cache.
+    """
+
+    prefill: Mapping[tuple[int, int], Executable]
+    decode: Mapping[tuple[int, int], Executable]
+    remember: Executable
+    erase: Executable
+
+    @classmethod
+    def compile(
+        cls, model: LanguageModel, buckets: Buckets, *, slots: int, dtype: str, compiler: Compiler
+    ) -> ProgramSet:
+        """Compile for caches and memories of `slots` rows; returns when all is done."""
+        shapes = _Shapes(model, buckets, slots, dtype)
+        prefills = {
+            (chunk, keys): compiler.submit(shapes.lower_prefill(chunk, keys))
+            for chunk in buckets.chunks
+            for keys in buckets.chunk_keys
+            if keys >= chunk
+        }
+        decodes = {
+            (rows, keys): compiler.submit(shapes.lower_decode(rows, keys), same_rounding=True)
+            for rows in buckets.batches
+            for keys in buckets.decode_keys
+        }
+        remembering = compiler.submit(shapes.lower_remember())
+        erasing = compiler.submit(shapes.lower_erase())
+        return cls(
+            prefill=_results(prefills),
+            decode=_results(decodes),
+            remember=remembering.result(),
+            erase=erasing.result(),
+        )
+
+
+class _Shapes:
+    """Lowers each program for given sizes, without allocating an array."""
+
+    def __init__(self, model: LanguageModel, buckets: Buckets, slots: int, dtype: str) -> None:
+        self._model = model
+        self._params = jax.tree.map(_abstract, model.params)
+        self._cache = jax.eval_shape(lambda: model.init_cache(slots, buckets.cache_tokens, dtype))
+        self._memory = jax.eval_shape(lambda: TokenMemory.empty(slots, model.vocab_size))
+        self._settings = jax.tree.map(_abstract, SettingsTable(slots).on_device())
+
+    def lower_prefill(self, chunk: int, keys: int) -> jax.stages.Lowered:
+        function = functools.partial(prefill, self._model, key_len=keys)
+        return jax.jit(function, donate_argnums=(1,)).lower(
+            self._params, self._cache, _ints(chunk), _ints(chunk), _ints(2), _scalar(jnp.bool_)
+        )
+
+    def lower_decode(self, rows: int, keys: int) -> jax.stages.Lowered:
+        function = functools.partial(decode, self._model, key_len=keys)
+        return jax.jit(function, donate_argnums=(1, 2)).lower(
+            self._params,
+            self._cache,
+            self._memory,
+            self._settings,
+            _ints(len(DECODE_FIELDS), rows),
+        )
+
+    def lower_remember(self) -> jax.stages.Lowered:
+        row = jax.tree.map(
+            lambda field: jax.ShapeDtypeStruct(field.shape[1:], field.dtype), self._memory
+        )
+        return jax.jit(remember, donate_argnums=(0,)).lower(self._memory, _scalar(jnp.int32), row)
+
+    def lower_erase(self) -> jax.stages.Lowered:
+        return jax.jit(erase, donate_argnums=(0,)).lower(self._cache, _scalar(jnp.int32))
+
+
+def _results(
+    futures: Mapping[tuple[int, int], Future[Executable]],
+) -> dict[tuple[int, int], Executable]:
+    return {shape: future.result() for shape, future in futures.items()}
+
+
+def _abstract(array: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, array.dtype)
+
+
+def _ints(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.int32)
+
+
+def _scalar(dtype: type) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((), dtype)

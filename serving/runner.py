@@ -1,0 +1,243 @@
+"""Runs compiled programs on device arrays: the cache, the token memory, the slots' settings.
+
+Knows slots and positions, nothing of requests. Used by one thread at a time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.buckets import Buckets, round_up
+from serving.compilation import Compiler, keep_programs_in
+from serving.config import EngineConfig
+from serving.invariance import ProbeResult, kept_shapes, probe_positions
+from serving.language_model import LanguageModel
+from serving.program_set import ProgramSet
+from serving.programs import DECODE_FIELDS
+from serving.request import SamplingParams
+from serving.sampler import Logprobs, Sampled
+from serving.sampling_state import SettingsTable, TokenMemory, is_adjusted, memory_row
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DecodeRow:
+    """A row of a decode step: feed `token`, which stands at `position` in `slot`'s sequence.
+
+    `generated` counts the tokens that the request has generated so far.
+    """
+
+    token: int
+    slot: int
+    position: int
+    generated: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HostLogprobs:
+    """`serving.sampler.Logprobs` on the host: float32[R], int32[R, K], float32[R, K]."""
+
+    chosen: NDArray[np.float32]
+    top_ids: NDArray[np.int32]
+    top: NDArray[np.float32]
+
+    @classmethod
+    def read(cls, logprobs: Logprobs) -> HostLogprobs:
+        """Wait for the device and copy."""
+        return cls(
+            np.asarray(logprobs.chosen), np.asarray(logprobs.top_ids), np.asarray(logprobs.top)
+        )
+
+
+# What a probe of the warm-up samples with: every part of the sampler that a row can ask for.
+_PROBE = SamplingParams(
+    temperature=0.8, top_k=40, top_p=0.95, min_p=0.001, logit_bias={0: 1.0}, seed=1, logprobs=20
+)
+
+
+class Runner:
+    """The device's side of an engine."""
+
+    def __init__(self, model: LanguageModel, config: EngineConfig) -> None:
+        """Nothing is allocated or compiled before `make_ready`.
+
+        Raises:
+            ConfigError: The settings do not fit the model.
+        """
+        self.model = model
+        self.max_model_len = config.context_tokens(model.max_seq_len)
+        self.buckets = Buckets.of(config, self.max_model_len)
+        self.compilations = 0
+        self.is_batch_invariant = False
+        self._config = config
+        self._scratch_slot = config.max_slots
+        self._settings = SettingsTable(config.max_slots + 1)
+        self._programs: ProgramSet
+        self._cache: Any
+        self._memory: TokenMemory
+        self._decode_shapes: list[tuple[int, int]] = []
+
+    def make_ready(self) -> None:
+        """Compile every program, allocate the cache, run each program once."""
+        if self._config.cache_dir is not None:
+            keep_programs_in(self._config.cache_dir)
+        slots = self._config.max_slots + 1
+        compiler = Compiler()
+        try:
+            self._programs = ProgramSet.compile(
+                self.model, self.buckets, slots=slots, dtype=self._config.dtype, compiler=compiler
+            )
+        finally:
+            compiler.close()
+            self.compilations = compiler.compiled
+        self._cache = self.model.init_cache(slots, self.buckets.cache_tokens, self._config.dtype)
+        self._memory = TokenMemory.empty(slots, self.model.vocab_size)
+        self._warm_up()
+
+    def open_slot(
+        self,
+        slot: int,
+        params: SamplingParams,
+        *,
+        seed: int,
+        prompt: tuple[int, ...],
+        stops: frozenset[int],
+    ) -> None:
+        """Set a slot up for a request; `stops` are the tokens that `min_tokens` forbids."""
+        self._settings.fill(slot, params, seed)
+        if is_adjusted(params):
+            row = memory_row(params, prompt, stops, self.model.vocab_size)
+            self._memory = self._programs.remember(self._memory, np.int32(slot), row)
+
+    def close_slot(self, slot: int) -> None:
+        """Let a slot ask nothing of the steps to come."""
+        self._settings.clear(slot)
+
+    def erase_slot(self, slot: int) -> None:
+        """Zero a slot's cache, if it holds values that are not finite."""
+        self._cache = self._programs.erase(self._cache, np.int32(slot))
+
+    def prefill(
+        self, slot: int, start: int, tokens: Sequence[int], targets: Sequence[int] | None
+    ) -> Logprobs:
+        """Take prompt tokens into a slot from position `start` on; does not wait for the device.
+
+        Args:
+            slot: The slot.
+            start: Position of the first token.
+            tokens: At most the largest chunk.
+            targets: As long as `tokens`: after each of them, the token whose logprob is wanted;
+                None if no logprobs are.
+
+        Returns:
+            Logprobs of `targets`; rows beyond them are padding.
+        """
+        length = len(tokens)
+        chunk = round_up(length, self.buckets.chunks)
+        keys = round_up(max(start + length, chunk), self.buckets.chunk_keys)
+        padded = np.zeros((2, chunk), np.int32)
+        padded[0, :length] = tokens
+        if targets is not None:
+            padded[1, :length] = targets
+        logprobs: Logprobs
+        logprobs, self._cache = self._programs.prefill[chunk, keys](
+            self.model.params,
+            self._cache,
+            padded[0],
+            padded[1],
+            np.asarray([slot, start], np.int32),
+            np.bool_(targets is not None),
+        )
+        return logprobs
+
+    def decode(
+        self, rows: Sequence[DecodeRow], *, wants_logprobs: bool
+    ) -> tuple[list[int], HostLogprobs | None]:
+        """Feed every row's token and sample its next; waits for the device.
+
+        Returns:
+            A token for each row, -1 where the logits were not finite, and the rows' logprobs if
+            any row's slot wants them.
+        """
+        shape = self._shape_for(len(rows), 1 + max(row.position for row in rows))
+        sampled = self._launch(shape, rows)
+        tokens = np.asarray(sampled.tokens)[: len(rows)].tolist()
+        return tokens, HostLogprobs.read(sampled.logprobs) if wants_logprobs else None
+
+    def _launch(self, shape: tuple[int, int], rows: Sequence[DecodeRow]) -> Sampled:
+        batch = np.zeros((len(DECODE_FIELDS), shape[0]), np.int32)
+        batch[1] = self._scratch_slot
+        batch[:, : len(rows)] = [
+            [row.token for row in rows],
+            [row.slot for row in rows],
+            [row.position for row in rows],
+            [row.generated for row in rows],
+        ]
+        sampled: Sampled
+        sampled, self._cache, self._memory = self._programs.decode[shape](
+            self.model.params, self._cache, self._memory, self._settings.on_device(), batch
+        )
+        return sampled
+
+    def _shape_for(self, rows: int, keys: int) -> tuple[int, int]:
+        for shape in self._decode_shapes:
+            if shape[0] >= rows and shape[1] >= keys:
+                return shape
+        raise ValueError(f"no compiled step holds {rows} rows and {keys} keys")
+
+    def _warm_up(self) -> None:
+        """Run every program, and keep the decode shapes that all give the same bits."""
+        self.erase_slot(self._scratch_slot)
+        token_ids = self._probe_prompt()
+        for start in range(0, len(token_ids), self.buckets.largest_chunk):
+            chunk = token_ids[start : start + self.buckets.largest_chunk]
+            self.prefill(0, start, chunk, chunk)
+        for chunk_tokens, keys in self._programs.prefill:
+            self._warm_prefill(chunk_tokens, keys)
+        self.open_slot(0, _PROBE, seed=1, prompt=(0,), stops=frozenset())
+        positions = probe_positions(self.buckets.decode_keys, self.max_model_len)
+        results = {
+            shape: [
+                self._probe(shape, token_ids[position], position)
+                for position in positions
+                if position < shape[1]
+            ]
+            for shape in self._programs.decode
+        }
+        self.close_slot(0)
+        self._decode_shapes, self.is_batch_invariant = kept_shapes(results)
+        dropped = len(results) - len(self._decode_shapes)
+        if dropped:
+            logger.warning(
+                "%d of %d decode shapes round differently: not used", dropped, len(results)
+            )
+        if not self.is_batch_invariant:
+            logger.error("rows of one decode step differ: tokens may depend on the batch")
+
+    def _warm_prefill(self, chunk: int, keys: int) -> None:
+        zeros = np.zeros(chunk, np.int32)
+        place = np.asarray([self._scratch_slot, 0], np.int32)
+        _, self._cache = self._programs.prefill[chunk, keys](
+            self.model.params, self._cache, zeros, zeros, place, np.bool_(True)
+        )
+
+    def _probe_prompt(self) -> list[int]:
+        last = probe_positions(self.buckets.decode_keys, self.max_model_len)[-1]
+        generator = np.random.default_rng(0)
+        return [int(token) for token in generator.integers(0, self.model.vocab_size, last + 1)]
+
+    def _probe(self, shape: tuple[int, int], token: int, position: int) -> ProbeResult:
+        """One decode step in which all rows are the same."""
+        row = DecodeRow(token=token, slot=0, position=position, generated=0)
+        sampled = self._launch(shape, [row] * shape[0])
+        tokens = np.asarray(sampled.tokens).tolist()
+        logprobs = np.asarray(sampled.logprobs.top)
+        rows = tuple((token, bits.tobytes()) for token, bits in zip(tokens, logprobs, strict=True))
+        return ProbeResult(position=position, rows=rows)
