@@ -157,6 +157,11 @@ class Runner:
         )
         return logprobs
 
+    @staticmethod
+    def wait(logprobs: Logprobs) -> None:
+        """Wait until the program that gives `logprobs` has run."""
+        logprobs.chosen.block_until_ready()
+
     def decode(
         self, rows: Sequence[DecodeRow], *, wants_logprobs: bool
     ) -> tuple[list[int], HostLogprobs | None]:

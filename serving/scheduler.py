@@ -41,8 +41,14 @@ class StepPlan:
     """One step: the chunks in order, then one decode step for all of `decodes`.
 
     A request whose prompt is completed by a chunk of this step is also in `decodes`.
+
+    Attributes:
+        admitted: Request and slot of those that left the queue for this step.
+        chunks: Prompt tokens to take in.
+        decodes: Tokens to feed, in distinct slots.
     """
 
+    admitted: tuple[tuple[str, int], ...]
     chunks: tuple[PromptChunk, ...]
     decodes: tuple[DecodeToken, ...]
 
@@ -120,6 +126,10 @@ class Scheduler:
         """Tokens of running requests in the cache."""
         return sum(entry.computed for entry in self._running.values())
 
+    def __len__(self) -> int:
+        """Requests that wait or run."""
+        return len(self._entries)
+
     def __contains__(self, request_id: object) -> bool:
         """Whether a request waits or runs."""
         return request_id in self._entries
@@ -169,25 +179,9 @@ class Scheduler:
 
         The plan counts as carried out: the next call continues after it.
         """
-        self._fill_slots()
-        in_order = sorted(self._running.values(), key=lambda entry: entry.order)
-        decodes = [
-            self._decode(entry) for entry in in_order if entry.computed >= entry.prefill_tokens
-        ]
-        budget = self._token_budget - len(decodes)
-        chunks: list[PromptChunk] = []
-        for entry in in_order:
-            while entry.computed < entry.prefill_tokens:
-                length = min(self._chunk_tokens, entry.prefill_tokens - entry.computed)
-                completes = entry.computed + length == entry.prefill_tokens
-                samples = completes and entry.max_tokens > 0
-                if length + samples > budget:
-                    return StepPlan(chunks=tuple(chunks), decodes=tuple(decodes))
-                budget -= length + samples
-                chunks.append(self._chunk(entry, length))
-                if samples:
-                    decodes.append(self._decode(entry))
-        return StepPlan(chunks=tuple(chunks), decodes=tuple(decodes))
+        admitted = self._fill_slots()
+        chunks, decodes = self._share_out()
+        return StepPlan(admitted=admitted, chunks=tuple(chunks), decodes=tuple(decodes))
 
     def check(self) -> None:
         """Balance the books.
@@ -226,14 +220,40 @@ class Scheduler:
                 retry_after_s=self.throughput.seconds_for(self.queued_tokens),
             )
 
-    def _fill_slots(self) -> None:
+    def _share_out(self) -> tuple[list[PromptChunk], list[DecodeToken]]:
+        """Every decode, then chunks in order, as far as the budget goes."""
+        in_order = sorted(self._running.values(), key=lambda entry: entry.order)
+        decodes = [
+            self._decode(entry)
+            for entry in in_order
+            if entry.max_tokens and entry.computed >= entry.prefill_tokens
+        ]
+        budget = self._token_budget - len(decodes)
+        chunks: list[PromptChunk] = []
+        for entry in in_order:
+            while entry.computed < entry.prefill_tokens:
+                length = min(self._chunk_tokens, entry.prefill_tokens - entry.computed)
+                completes = entry.computed + length == entry.prefill_tokens
+                samples = completes and entry.max_tokens > 0
+                if length + samples > budget:
+                    return chunks, decodes
+                budget -= length + samples
+                chunks.append(self._chunk(entry, length))
+                if samples:
+                    decodes.append(self._decode(entry))
+        return chunks, decodes
+
+    def _fill_slots(self) -> tuple[tuple[str, int], ...]:
+        admitted = []
         count = min(len(self._free_slots), len(self._waiting))
         for _, request_id in self._waiting[:count]:
             entry = self._entries[request_id]
             entry.slot = heapq.heappop(self._free_slots)
             self._running[request_id] = entry
             self.queued_tokens -= entry.total_tokens
+            admitted.append((request_id, entry.slot))
         del self._waiting[:count]
+        return tuple(admitted)
 
     @staticmethod
     def _chunk(entry: _Entry, length: int) -> PromptChunk:

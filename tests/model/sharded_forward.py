@@ -81,7 +81,7 @@ def main() -> None:
     """Print `{case: figures}`."""
     cases = {f"even-{axis}": _run(_config(EVEN, 2), axis) for axis in (2, 4, 8)}
     cases["deeper-8"] = _run(_config(EVEN, 3), 8)
-    cases["odd-4"] = _run(_config(ODD, 2), 4)
+    cases["odd-4"] = _run(_config(ODD, 1), 4)
     print(json.dumps(cases))
 
 

@@ -1,0 +1,145 @@
+"""The `talipot` command.
+
+What a command needs is imported inside it, so that `--help` answers at once and a command whose
+optional dependencies are missing fails alone, with a message that names the extra to install.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from api.config import ExportConfig, GenerateConfig, InfoConfig, ServeConfig, TrainConfig
+from api.errors import MissingExtraError
+from api.installation import check_packages, version
+from api.options import from_options
+from model.errors import TalipotError
+
+_EXIT_ERROR = 1
+
+app = typer.Typer(
+    name="talipot",
+    help="""**Talipot** serves PaLM-family language models.
+
+    Start a server with `talipot serve`, then use any OpenAI client against it. Every option can
+    also be set in the environment: `--max-slots 8` is `TALIPOT_MAX_SLOTS=8`.
+    """,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_errors = Console(stderr=True)
+
+
+def main() -> None:
+    """Console script: run a command; print our own errors without a traceback."""
+    try:
+        app()
+    except TalipotError as error:
+        _errors.print(f"[bold red]error[/bold red] \\[{error.code}]: ", end="", markup=True)
+        _errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(_EXIT_ERROR)
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"talipot {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show the version and exit.",
+            callback=_print_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Options of `talipot` itself; the help text stands on the app."""
+
+
+@app.command(rich_help_panel="Use a model")
+@from_options(ServeConfig)
+def serve(config: ServeConfig) -> None:
+    """Serve a model over HTTP, compatible with OpenAI's completions API.
+
+    The server answers at once; /health/ready turns 200 when the model is loaded and compiled.
+    Ctrl-C or SIGTERM stops it in order: running requests may finish first.
+    """
+    check_packages()
+    from api.http.server import run_server
+
+    sys.exit(run_server(config))
+
+
+@app.command(rich_help_panel="Use a model")
+@from_options(GenerateConfig)
+def generate(config: GenerateConfig) -> None:
+    """Continue a prompt here in the terminal."""
+    check_packages()
+    from api.generate import generate_to_terminal
+
+    generate_to_terminal(config)
+
+
+@app.command(rich_help_panel="Use a model")
+@from_options(InfoConfig)
+def info(config: InfoConfig) -> None:
+    """Show what a model is and costs: parameters, bytes, FLOPs; loads nothing."""
+    from api.info import ModelFacts, read_model_config
+
+    facts = ModelFacts.of(read_model_config(config.model))
+    if config.json:
+        typer.echo(facts.to_json())
+    else:
+        Console().print(facts.render())
+
+
+@app.command(rich_help_panel="Make a model")
+@from_options(TrainConfig)
+def train(config: TrainConfig) -> None:
+    """Train a model with PaLM's recipe, or resume an interrupted run."""
+    check_packages()
+    with _extra("train"):
+        from model.training.config import TrainingConfig
+        from model.training.run import train as run_training
+    result = run_training(TrainingConfig.from_toml(config.config))
+    typer.echo(f"finished at step {result.step}")
+
+
+@app.command(rich_help_panel="Make a model")
+@from_options(ExportConfig)
+def export(config: ExportConfig) -> None:
+    """Write a model for another program: transformers (hf) or llama.cpp (gguf)."""
+    check_packages()
+    from model.checkpoint import export_gguf, export_huggingface, load_pretrained, resolve_model
+
+    pretrained = load_pretrained(resolve_model(config.model))
+    write = export_huggingface if config.format == "hf" else export_gguf
+    with _extra("export"):
+        write(pretrained, config.out)
+    typer.echo(f"wrote {config.out}")
+
+
+@contextlib.contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """Turn a missing optional dependency into an error that says what to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("api", "serving", "model"):
+            raise
+        raise MissingExtraError(
+            f"this command needs the package {error.name!r}; "
+            f"install it with: pip install 'talipot[{name}]'"
+        ) from error

@@ -1,0 +1,35 @@
+"""From a model's name to an engine."""
+
+from __future__ import annotations
+
+from model.checkpoint import load_config, load_pretrained, resolve_model
+from model.errors import CheckpointError
+from serving.config import EngineConfig
+from serving.engine import Engine
+
+_NO_NAMES = ("", "custom")
+
+
+def model_name(name_or_path: str) -> str:
+    """What clients call a model unless told otherwise; reads its config alone.
+
+    Raises:
+        CheckpointError: The model is not found, or its config is damaged or unsupported.
+    """
+    folder = resolve_model(name_or_path)
+    name = load_config(folder).name
+    return folder.name if name in _NO_NAMES else name
+
+
+def load_engine(name_or_path: str, config: EngineConfig) -> Engine:
+    """Load a model and put an engine around it; nothing is compiled yet.
+
+    Raises:
+        CheckpointError: The model is not found, damaged, or without a tokenizer.
+        ConfigError: The engine's settings do not fit the model.
+    """
+    folder = resolve_model(name_or_path)
+    pretrained = load_pretrained(folder, dtype=config.dtype)
+    if pretrained.tokenizer is None:
+        raise CheckpointError(f"{folder}: has no tokenizer, without which it cannot be served")
+    return Engine.from_pretrained(pretrained, config)

@@ -1,0 +1,88 @@
+"""The FastAPI application: routes, errors and middleware around one engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from api.config import ServeConfig
+from api.host import EngineHost
+from api.http import errors
+from api.http.completions import completion_routes
+from api.http.health import health_routes
+from api.http.middleware import RequestContext, RequireApiKey
+from api.http.models import model_routes, token_routes
+from api.http.openapi import describe_api
+from api.installation import version
+from api.keys import ApiKeys
+from api.metrics import ServingMetrics
+from api.service import CompletionService
+from serving.engine import Engine
+
+_LOGGER = logging.getLogger("talipot")
+
+
+def create_app(engine: Engine, config: ServeConfig) -> FastAPI:
+    """The application over an engine, which it starts and stops with itself."""
+    name = config.served_model_name or engine.model_name
+    return create_hosted_app(EngineHost(lambda: engine, name), config)
+
+
+def create_hosted_app(
+    host: EngineHost, config: ServeConfig, on_failure: Callable[[], None] = lambda: None
+) -> FastAPI:
+    """The application over a host, whose engine loads while the application already answers.
+
+    Args:
+        host: Started with the application's lifespan, and stopped with it.
+        config: The server's settings.
+        on_failure: Called when the engine cannot be started.
+    """
+    metrics = ServingMetrics(host.stats)
+    service = CompletionService(host, metrics, max_choices=config.max_choices)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        start = asyncio.create_task(_start(host, on_failure))
+        try:
+            yield
+        finally:
+            await host.stop()
+            start.cancel()
+            await asyncio.gather(start, return_exceptions=True)
+
+    app = FastAPI(
+        title="Talipot",
+        summary="PaLM-family language models behind OpenAI's completions API.",
+        version=version(),
+        lifespan=lifespan,
+        redirect_slashes=False,
+        redoc_url=None,
+    )
+    app.state.max_body_bytes = config.max_body_bytes
+    app.state.service = service
+    for router in (
+        completion_routes(service),
+        model_routes(service),
+        token_routes(service),
+        health_routes(service),
+    ):
+        app.include_router(router)
+    errors.install(app)
+    if config.api_key_file is not None:
+        app.add_middleware(RequireApiKey, keys=ApiKeys.from_file(config.api_key_file))
+    app.add_middleware(RequestContext)
+    describe_api(app, model_name=host.model_name, requires_key=config.api_key_file is not None)
+    return app
+
+
+async def _start(host: EngineHost, on_failure: Callable[[], None]) -> None:
+    try:
+        await host.start()
+    except Exception:
+        _LOGGER.exception("model %s cannot be served", host.model_name)
+        on_failure()

@@ -1,0 +1,244 @@
+"""What every door does with a completion: check, tokenize, expand choices, run, collect.
+
+Knows nothing of HTTP: a call comes in as `CompletionCall`, and results, deltas and typed errors
+go out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from api.errors import ShuttingDownError
+from api.host import EngineHost
+from api.metrics import Outcome, ServingMetrics
+from api.streams import gather, merge
+from api.tokens import Prompt, Tokens
+from model.errors import TalipotError
+from serving.errors import (
+    EngineCrashedError,
+    OverloadedError,
+    RequestError,
+    UnknownModelError,
+)
+from serving.request import (
+    Delta,
+    GenerationOutput,
+    GenerationRequest,
+    SamplingParams,
+    Usage,
+    collect,
+)
+
+_ABORTED_RETRY_AFTER_S = 5.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompletionCall:
+    """A completion as a caller asks for it.
+
+    Attributes:
+        model: Name of the model.
+        prompts: Texts or token ids, at least one.
+        params: How to sample, the same for each prompt.
+        n: Choices for each prompt.
+        best_of: Choices generated for each prompt, of which the best n are returned; None is n.
+        echo: Whether the text begins with the prompt.
+
+    Raises:
+        RequestError: `best_of` is below `n`.
+    """
+
+    model: str
+    prompts: tuple[Prompt, ...]
+    params: SamplingParams
+    n: int = 1
+    best_of: int | None = None
+    echo: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what no single field can."""
+        if self.best_of is not None and self.best_of < self.n:
+            raise RequestError(
+                f"best_of={self.best_of} must be at least n={self.n}", param="best_of"
+            )
+
+    @property
+    def candidates(self) -> int:
+        """Choices generated for each prompt."""
+        return self.n if self.best_of is None else self.best_of
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Completion:
+    """A finished call: its choices, prompt by prompt, and what all candidates used."""
+
+    choices: tuple[GenerationOutput, ...]
+    usage: Usage
+
+
+class CompletionService:
+    """Runs completions on the host's engine."""
+
+    def __init__(self, host: EngineHost, metrics: ServingMetrics, *, max_choices: int) -> None:
+        """Admit at most `max_choices` candidates (prompts x best_of) in one call."""
+        self.host = host
+        self.metrics = metrics
+        self.tokens = Tokens(host)
+        self._max_choices = max_choices
+
+    def check_model(self, name: str | None) -> None:
+        """Accept the served model's name; None is the served model.
+
+        Raises:
+            UnknownModelError: It is another name.
+        """
+        if name is not None and name != self.host.model_name:
+            raise UnknownModelError(
+                f"model={name!r} is not served here; served: {self.host.model_name!r}",
+                param="model",
+            )
+
+    async def plan(self, call: CompletionCall, call_id: str) -> tuple[GenerationRequest, ...]:
+        """The engine's requests for a call: for each prompt its candidates, in order.
+
+        Raises:
+            RequestError: The call cannot be served; the message names field, value and limit.
+            NotReadyError: There is no engine to serve it now.
+        """
+        self.check_model(call.model)
+        _ = self.host.engine  # says why, when there is none
+        total = len(call.prompts) * call.candidates
+        if total > self._max_choices:
+            raise RequestError(
+                f"the call asks for {total} choices ({len(call.prompts)} prompts x "
+                f"{call.candidates}); at most {self._max_choices} are accepted (max_choices)",
+                param="n" if call.candidates > 1 else "prompt",
+            )
+        if call.params.max_tokens == 0 and not call.echo:
+            raise RequestError("max_tokens=0 must be at least 1 without echo", param="max_tokens")
+        requests = []
+        for row, prompt in enumerate(call.prompts):
+            token_ids = await self.tokens.of_prompt(prompt)
+            for candidate in range(call.candidates):
+                index = row * call.candidates + candidate
+                requests.append(
+                    GenerationRequest(
+                        request_id=f"{call_id}-{index}",
+                        prompt_token_ids=token_ids,
+                        params=_for_candidate(call, candidate),
+                        echo=call.echo,
+                    )
+                )
+        return tuple(requests)
+
+    async def complete(
+        self, call: CompletionCall, requests: Sequence[GenerationRequest]
+    ) -> Completion:
+        """Run a planned call to its end.
+
+        Raises:
+            OverloadedError: The engine is full; nothing of the call goes on.
+            TalipotError: The engine refused or failed; nothing of the call goes on.
+        """
+        outputs = await gather([self._collect(request) for request in requests])
+        per_prompt = call.candidates
+        usage = total_usage([output.usage for output in outputs], per_prompt)
+        choices: list[GenerationOutput] = []
+        for start in range(0, len(outputs), per_prompt):
+            candidates = outputs[start : start + per_prompt]
+            if per_prompt > call.n:
+                candidates = sorted(candidates, key=_mean_logprob, reverse=True)[: call.n]
+            choices.extend(candidates)
+        return Completion(choices=tuple(choices), usage=usage)
+
+    def stream(
+        self, requests: Sequence[GenerationRequest]
+    ) -> AsyncGenerator[tuple[int, Delta], None]:
+        """Run planned requests; yields (index of the request, delta) as they come.
+
+        Raises while iterating what `complete` raises. Close the iterator to abort what still runs.
+        """
+        if len(requests) == 1:
+            return self._numbered(requests[0])
+        return merge([self.deltas(request) for request in requests])
+
+    async def deltas(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
+        """One request's deltas, measured; an abort by the engine becomes an error."""
+        timer = self.metrics.watch()
+        outcome: Outcome = "cancelled"
+        tokens = 0
+        try:
+            async with aclosing(self.host.engine.generate(request)) as deltas:
+                async for delta in deltas:
+                    if delta.token_ids:
+                        timer.token_arrived()
+                        tokens += len(delta.token_ids)
+                    if delta.finish_reason is not None:
+                        _raise_unfinished(delta)
+                        outcome = "length" if delta.finish_reason == "length" else "stop"
+                    yield delta
+        except OverloadedError:
+            outcome = "rejected"
+            raise
+        except RequestError:
+            outcome = "invalid"
+            raise
+        except TalipotError:
+            outcome = "error"
+            raise
+        finally:
+            timer.finish(outcome, tokens)
+
+    async def _collect(self, request: GenerationRequest) -> GenerationOutput:
+        async with aclosing(self.deltas(request)) as deltas:
+            return collect([delta async for delta in deltas])
+
+    async def _numbered(
+        self, request: GenerationRequest
+    ) -> AsyncGenerator[tuple[int, Delta], None]:
+        async with aclosing(self.deltas(request)) as deltas:
+            async for delta in deltas:
+                yield 0, delta
+
+
+def derived_seed(seed: int, candidate: int) -> int:
+    """The seed of a prompt's candidate; the first has the caller's own."""
+    if candidate == 0:
+        return seed
+    digest = hashlib.blake2b(f"{seed}:{candidate}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def total_usage(usages: Sequence[Usage], candidates: int) -> Usage:
+    """Sum over requests, counting the prompt that `candidates` share once."""
+    return Usage(
+        prompt_tokens=sum(usage.prompt_tokens for usage in usages[::candidates]),
+        completion_tokens=sum(usage.completion_tokens for usage in usages),
+    )
+
+
+def _for_candidate(call: CompletionCall, candidate: int) -> SamplingParams:
+    params = call.params
+    if call.candidates > call.n and params.logprobs is None:
+        params = dataclasses.replace(params, logprobs=0)  # what the best are chosen by
+    if params.seed is None or candidate == 0:
+        return params
+    return dataclasses.replace(params, seed=derived_seed(params.seed, candidate))
+
+
+def _mean_logprob(output: GenerationOutput) -> float:
+    values = [token.logprob for token in output.logprobs or () if token.logprob is not None]
+    return sum(values) / len(values) if values else float("-inf")
+
+
+def _raise_unfinished(delta: Delta) -> None:
+    if delta.finish_reason == "abort":
+        raise ShuttingDownError(
+            "the server is stopping and ended this request before it was finished",
+            retry_after_s=_ABORTED_RETRY_AFTER_S,
+        )
+    if delta.finish_reason == "error":
+        raise EngineCrashedError("the engine failed while it ran this request")

@@ -1,0 +1,90 @@
+"""The command as people type it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from api.config import ServeConfig
+from model.errors import ConfigError
+
+COMMANDS = ("serve", "generate", "info", "train", "export")
+
+
+def talipot(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "api", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **options,
+    )
+
+
+def test_help_names_every_command():
+    text = talipot("--help").stdout
+    assert [command for command in COMMANDS if f" {command} " not in text] == []
+    assert "TALIPOT_MAX_SLOTS" in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command):
+    found = talipot(command, "--help")
+    assert found.returncode == 0
+    assert "--help" in found.stdout
+
+
+def test_help_and_version_load_no_jax():
+    script = "import sys, api.cli; sys.exit('jax' in sys.modules or 'fastapi' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
+
+
+def test_version():
+    assert talipot("--version").stdout.startswith("talipot ")
+
+
+def test_info_prints_json_for_programs():
+    found = talipot("info", "palm-540b", "--json")
+    assert json.loads(found.stdout)["config"]["name"] == "palm-540b"
+
+
+def test_info_prints_a_table_for_people():
+    assert "Parameters" in talipot("info", "palm-8b").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["info", "nothing/here"], ["invalid_checkpoint", "nothing/here"]),
+        (["train", "nothing.toml"], ["invalid_config", "nothing.toml"]),
+        (["export", "nothing/here", "out"], ["invalid_checkpoint", "nothing/here"]),
+        (["generate", "x", "--temperature", "-1"], ["invalid_request", "temperature=-1"]),
+        (["generate", "x", "--model", "nothing/here"], ["invalid_checkpoint", "nothing/here"]),
+    ],
+)
+def test_errors_are_one_message_without_a_traceback(arguments, words, tmp_path):
+    found = talipot(*arguments, cwd=tmp_path, env={"PYTHONPATH": ":".join(sys.path)})
+    assert found.returncode == 1
+    assert "Traceback" not in found.stderr
+    assert [word for word in words if word not in found.stderr] == []
+
+
+def test_a_missing_extra_is_named(tmp_path):
+    (tmp_path / "optax.py").write_text("raise ModuleNotFoundError('no optax', name='optax')")
+    (tmp_path / "run.toml").write_text("")
+    found = talipot(
+        "train", "run.toml", cwd=tmp_path,
+        env={"PYTHONPATH": ":".join([str(tmp_path), *sys.path])},
+    )  # fmt: skip
+    assert found.returncode == 1
+    assert "talipot[train]" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("port", 65536), ("max_body_bytes", 1), ("max_choices", 0), ("drain_timeout_s", -1.0)],
+)
+def test_server_settings_are_checked(field, value):
+    with pytest.raises(ConfigError, match=f"{field}={value}"):
+        ServeConfig(**{field: value})
