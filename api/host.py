@@ -88,8 +88,9 @@ class EngineHost:
         try:
             self._engine = await asyncio.to_thread(self._load)
             self._max_token_bytes = await asyncio.to_thread(_longest_token, self._engine.tokenizer)
-            if self._phase == "loading":
-                self._phase = "compiling"
+            if self._phase != "loading":
+                return  # stopped meanwhile
+            self._phase = "compiling"
             await self._engine.start()
         except BaseException:
             self._phase = "failed" if self._phase in ("loading", "compiling") else self._phase
