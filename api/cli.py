@@ -112,9 +112,12 @@ def train(config: TrainConfig) -> None:
     check_packages()
     with _extra("train"):
         from model.training.config import TrainingConfig
+        from model.training.release import write_release
         from model.training.run import train as run_training
-    result = run_training(TrainingConfig.from_toml(config.config))
-    typer.echo(f"finished at step {result.step}")
+    run = TrainingConfig.from_toml(config.config)
+    result = run_training(run)
+    folder = write_release(result, run, config.config)
+    typer.echo(f"finished at step {result.step}; wrote {folder}")
 
 
 @app.command(rich_help_panel="Make a model")

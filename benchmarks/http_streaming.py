@@ -54,15 +54,17 @@ async def _compare(options: argparse.Namespace) -> None:
         stdout=asyncio.subprocess.PIPE,
     )
     engine = load_engine(options.model, EngineConfig(max_slots=options.concurrency))
-    await engine.start()
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     app = create_app(engine, ServeConfig())
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    while not (server.started and app.state.service.host.phase == "ready"):
+    host = app.state.service.host
+    while not (server.started and host.phase == "ready"):
+        if serving.done() or host.phase == "failed":
+            sys.exit("the server did not become ready")
         await asyncio.sleep(0.01)
-    url_parts = f"{listener.getsockname()[1]} {app.state.service.host.model_name}\n".encode()
+    url_parts = f"{listener.getsockname()[1]} {host.model_name}\n".encode()
     raw, http = [], []
     for round_ in range(options.rounds + 1):
         raw_speed = await _raw_tokens_per_s(engine, options)
@@ -73,8 +75,7 @@ async def _compare(options: argparse.Namespace) -> None:
     client.stdin.close()  # type: ignore[union-attr]
     await client.wait()
     server.should_exit = True
-    await serving
-    await engine.stop()
+    await serving  # its lifespan stops the engine
     _print(options, raw, http)
 
 

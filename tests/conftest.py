@@ -4,10 +4,19 @@ import jax
 import pytest
 
 from model.config import PaLMConfig
+from model.tokenizer import SentencePieceTokenizer
+from tests.tiny_tokenizer import train_tiny_tokenizer
 
 # A silent promotion costs memory and speed, and changes results between dtypes.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_enable_checks", True)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> SentencePieceTokenizer:
+    """A small real tokenizer."""
+    path = train_tiny_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    return SentencePieceTokenizer.from_file(path)
 
 
 @pytest.fixture(scope="session")

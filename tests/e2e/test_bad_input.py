@@ -5,7 +5,8 @@ import socket
 
 import pytest
 
-from tests.e2e.tiny import CONTEXT, MODEL_NAME, VOCAB_SIZE, load_tiny_engine, serving, wait_ready
+from tests.e2e.tiny import CONTEXT, MODEL_NAME, load_tiny_engine, serving, wait_ready
+from tests.tiny_tokenizer import VOCAB_SIZE
 
 GOOD = {"model": MODEL_NAME, "prompt": "It was", "max_tokens": 1}
 

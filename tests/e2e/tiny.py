@@ -23,17 +23,11 @@ from model.checkpoint import save_pretrained
 from model.config import PaLMConfig
 from model.palm import init_parameters
 from model.tokenizer import SentencePieceTokenizer
-from model.training.tokenizer import train_sentencepiece
 from serving.config import EngineConfig
 from serving.engine import Engine
+from tests.tiny_tokenizer import VOCAB_SIZE, train_tiny_tokenizer
 
-TEXT = (
-    "It was the best of times, it was the worst of times, it was the age of wisdom. "
-    "The little mermaid swam up to the castle, and the prince walked along the shore.\n\n"
-    "In 1859 there were 1203 horses, 45 kings and  two   queens — so they say …\n"
-)
 MODEL_NAME = "tiny"
-VOCAB_SIZE = 400
 CONTEXT = 128
 LONG_CONTEXT = 4096
 ENGINE = EngineConfig(
@@ -57,10 +51,8 @@ def save_tiny_model(directory: Path, context: int = CONTEXT) -> Path:
         d_ff=64,
         max_seq_len=context,
     )
-    tokenizer_file = directory / "vocabulary" / "tokenizer.model"
-    train_sentencepiece([TEXT * 20], vocab_size=VOCAB_SIZE, out=tokenizer_file)
     folder = directory / MODEL_NAME
-    tokenizer = SentencePieceTokenizer.from_file(tokenizer_file)
+    tokenizer = SentencePieceTokenizer.from_file(train_tiny_tokenizer(directory))
     save_pretrained(folder, config, init_parameters(config, jax.random.key(0)), tokenizer)
     return folder
 

@@ -11,21 +11,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from model.checkpoint import Pretrained, export_huggingface
 from model.config import PaLMConfig
 from model.palm import init_parameters
-from model.tokenizer import SentencePieceTokenizer
-from model.training.tokenizer import train_sentencepiece
-
-TEXT = (
-    "It was the best of times, it was the worst of times, it was the age of wisdom. "
-    "The little mermaid swam up to the castle, and the prince walked along the shore.\n\n"
-    "In 1859 there were 1203 horses, 45 kings and  two   queens -- so they say ...\n"
-)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
-    train_sentencepiece([TEXT * 20], vocab_size=400, out=path)
-    return SentencePieceTokenizer.from_file(path)
 
 
 @pytest.fixture(scope="module")
