@@ -6,14 +6,16 @@ key/value cache. Both run the same blocks.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from model.config import PaLMConfig
-from model.layers import Block, KeyValues, Norm, Remember
+from model.layers import Block, KeyValues, Norm
 from model.parameters import (
     UNIT_NORMAL,
     Params,
@@ -46,6 +48,12 @@ __all__ = [
 KVCache: TypeAlias = list[KeyValues]
 """A pair of keys and values for each layer, each [slots, S, K, H]."""
 
+Angles: TypeAlias = tuple[jax.Array, jax.Array]
+"""RoPE's cosine and sine."""
+
+RunBlock: TypeAlias = Callable[[int, Block, jax.Array, Angles], jax.Array]
+"""Takes a layer's number, its block, its input [B, T, D] and the angles; returns its output."""
+
 # Beyond this many rows one scatter compiles faster than a chain of in-place slice updates.
 _MAX_UNROLLED_ROWS = 64
 
@@ -66,28 +74,21 @@ class PaLM(nnx.Module):
             else declare(rngs, table, ("vocab", "model"), fan_in(config.d_model))
         )
 
-    def hidden(
-        self,
-        tokens: jax.Array,
-        positions: jax.Array,
-        mask: jax.Array,
-        remember: list[Remember],
-    ) -> jax.Array:
+    def hidden(self, tokens: jax.Array, positions: jax.Array, run_block: RunBlock) -> jax.Array:
         """Final-normed hidden states.
 
         Args:
             tokens: int32[B, T].
             positions: int32[B or 1, T].
-            mask: bool[B or 1, T, S].
-            remember: For each layer, what stores new keys and values (see `model.layers`).
+            run_block: Applies each block in turn.
 
         Returns:
             [B, T, D] in the parameters' dtype.
         """
         x = jnp.take(self.embedding[...], tokens, axis=0)
         angles = rotary_angles(positions, self.config.head_dim, self.config.rope_theta)
-        for block, keep in zip(self.layers, remember, strict=True):
-            x = block(x, angles, mask, keep)
+        for layer, block in enumerate(self.layers):
+            x = run_block(layer, block, x, angles)
         return self.final_norm(x)
 
     def output_table(self) -> jax.Array:
@@ -111,7 +112,9 @@ def forward_hidden(config: PaLMConfig, params: Params, tokens: jax.Array) -> jax
     positions = jnp.arange(length, dtype=jnp.int32)[None]
     mask = positions[:, :, None] >= positions[:, None, :]
     model: PaLM = bind(config, params)
-    return model.hidden(tokens, positions, mask, [_keep_new] * config.num_layers)
+    return model.hidden(
+        tokens, positions, lambda _, block, x, angles: block(x, angles, mask, _keep_new)
+    )
 
 
 def unembed(config: PaLMConfig, params: Params, hidden: jax.Array) -> jax.Array:
@@ -166,17 +169,43 @@ def forward_step(
     mask = positions[:, :, None] >= jnp.arange(key_len, dtype=jnp.int32)[None, None]
     updated: KVCache = []
 
-    def remember_in(layer: KeyValues) -> Remember:
-        def remember(keys: jax.Array, values: jax.Array) -> KeyValues:
-            stored = (_write(layer[0], keys, start, rows), _write(layer[1], values, start, rows))
-            updated.append(stored)
-            return _read(stored[0], key_len, rows), _read(stored[1], key_len, rows)
-
-        return remember
+    def run_block(layer: int, block: Block, x: jax.Array, angles: Angles) -> jax.Array:
+        definition, state = nnx.split(block)
+        x, stored = _cached_block(
+            definition, state, x, angles, mask, cache[layer], start, rows, key_len=key_len
+        )
+        updated.append(stored)
+        return x
 
     model: PaLM = bind(config, params)
-    hidden = model.hidden(tokens, positions, mask, [remember_in(layer) for layer in cache])
-    return hidden, updated
+    return model.hidden(tokens, positions, run_block), updated
+
+
+# Compiled into the caller's program. On its own, JAX traces and lowers it once for all layers,
+# which is most of what a warm start of a server waits for.
+@functools.partial(jax.jit, static_argnames=("definition", "key_len"))
+def _cached_block(
+    definition: nnx.GraphDef[Block],
+    state: nnx.State[Any, Any],
+    x: jax.Array,
+    angles: Angles,
+    mask: jax.Array,
+    cache: KeyValues,
+    start: jax.Array,
+    rows: jax.Array | None,
+    *,
+    key_len: int,
+) -> tuple[jax.Array, KeyValues]:
+    """One block on [B, T, D] against its layer's cache; arguments as in `forward_step`."""
+    stored = cache
+
+    def remember(keys: jax.Array, values: jax.Array) -> KeyValues:
+        nonlocal stored
+        stored = (_write(cache[0], keys, start, rows), _write(cache[1], values, start, rows))
+        return _read(stored[0], key_len, rows), _read(stored[1], key_len, rows)
+
+    block: Block = nnx.merge(definition, state)
+    return block(x, angles, mask, remember), stored
 
 
 def _keep_new(keys: jax.Array, values: jax.Array) -> KeyValues:
