@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from api.config import ServeConfig
 from api.host import EngineHost
@@ -55,7 +56,8 @@ def create_hosted_app(
             start.cancel()
             await asyncio.gather(start, return_exceptions=True)
 
-    app = FastAPI(
+    # /docs with its scripts from here: servers often stand where there is no internet.
+    app = FastAPIOffline(
         title="Talipot",
         summary="PaLM-family language models behind OpenAI's completions API.",
         version=version(),
