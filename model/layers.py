@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from model.attention import attend, attend_causally
 from model.config import PaLMConfig
 from model.linear import project
 from model.parameters import ONES, ZEROS, declare, fan_in
@@ -90,7 +91,7 @@ class Attention(nnx.Module):
         self,
         x: jax.Array,
         angles: tuple[jax.Array, jax.Array],
-        mask: jax.Array,
+        mask: jax.Array | None,
         remember: Remember,
     ) -> jax.Array:
         """Attend.
@@ -98,7 +99,8 @@ class Attention(nnx.Module):
         Args:
             x: Normed input, [B, T, D].
             angles: RoPE's cosine and sine for the T positions.
-            mask: bool[B or 1, T, S]; True where a query may see a key.
+            mask: bool[B or 1, T, S]; True where a query may see a key. None is causal attention
+                among the T tokens themselves.
             remember: Stores the new keys and values and returns those to attend to.
 
         Returns:
@@ -115,13 +117,11 @@ class Attention(nnx.Module):
             config.head_dim**-0.5, x.dtype
         )
         keys, values = remember(rotate(key, angles, config.rope_style), value)
-        grouped = query.reshape(*query.shape[:2], config.num_kv_heads, -1, config.head_dim)
-        scores = jnp.einsum("btkgh,bskh->bkgts", grouped, keys, preferred_element_type=jnp.float32)
-        # A finite floor, not -inf: a query row that is all masked must not become NaN.
-        scores = jnp.where(mask[:, None, None, :, :], scores, -1e30)
-        weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
-        mixed = jnp.einsum("bkgts,bskh->btkgh", weights, values)
-        return project(mixed.reshape(query.shape), self.out[...], in_axes=2)
+        if mask is None:
+            mixed = attend_causally(query, keys, values)
+        else:
+            mixed = attend(query, keys, values, mask)
+        return project(mixed, self.out[...], in_axes=2)
 
 
 class FeedForward(nnx.Module):
@@ -166,7 +166,7 @@ class Block(nnx.Module):
         self,
         x: jax.Array,
         angles: tuple[jax.Array, jax.Array],
-        mask: jax.Array,
+        mask: jax.Array | None,
         remember: Remember,
     ) -> jax.Array:
         """Apply the block to [B, T, D]; arguments as in `Attention`."""

@@ -110,10 +110,9 @@ def forward_hidden(config: PaLMConfig, params: Params, tokens: jax.Array) -> jax
     """Final-normed hidden states [B, T, D] of whole sequences, int32[B, T], without a cache."""
     length = tokens.shape[1]
     positions = jnp.arange(length, dtype=jnp.int32)[None]
-    mask = positions[:, :, None] >= positions[:, None, :]
     model: PaLM = bind(config, params)
     return model.hidden(
-        tokens, positions, lambda _, block, x, angles: block(x, angles, mask, _keep_new)
+        tokens, positions, lambda _, block, x, angles: block(x, angles, None, _keep_new)
     )
 
 

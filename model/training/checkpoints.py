@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +57,17 @@ class RunCheckpoints:
 
 @dataclasses.dataclass(frozen=True)
 class RunJournal:
-    """What a run must remember beside its states: the batches skipped after loss spikes.
+    """What a run must remember beside its states, so that it sees the same spikes when it resumes.
 
     Attributes:
         path: JSON file.
-        skips: (from step, batches skipped), in order.
+        skips: (from step, batches skipped after a loss spike), in order.
+        losses: For each checkpoint, those of the steps before it that spikes are measured by.
     """
 
     path: Path
     skips: tuple[tuple[int, int], ...] = ()
+    losses: Mapping[int, tuple[float, ...]] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def open(cls, run_dir: Path, fingerprint: dict[str, Any]) -> RunJournal:
@@ -85,14 +88,23 @@ class RunJournal:
                     f"run_dir={str(run_dir)!r} holds a run with {key}="
                     f"{content['fingerprint'].get(key)!r}, not {expected!r}; choose another"
                 )
-        return cls(path, tuple((int(a), int(b)) for a, b in content["skips"]))
+        skips = tuple((int(a), int(b)) for a, b in content["skips"])
+        losses = {int(step): tuple(values) for step, values in content.get("losses", {}).items()}
+        return cls(path, skips, losses)
 
     def with_skip(self, step: int, count: int) -> RunJournal:
         """Record that `count` batches are left out from `step` on."""
+        return self._updated(skips=(*self.skips, (step, count)))
+
+    def with_losses(self, step: int, recent: Sequence[float], *, kept: Sequence[int]) -> RunJournal:
+        """Record the losses before checkpoint `step`, and forget all but those of `kept`."""
+        older = {other: losses for other, losses in self.losses.items() if other in kept}
+        return self._updated(losses={**older, step: tuple(recent)})
+
+    def _updated(self, **changes: Any) -> RunJournal:
         content = json.loads(self.path.read_text(encoding="utf-8"))
-        journal = dataclasses.replace(self, skips=(*self.skips, (step, count)))
-        journal._write({**content, "skips": journal.skips})
-        return journal
+        self._write({**content, **changes})
+        return dataclasses.replace(self, **changes)
 
     def _write(self, content: dict[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 from model.checkpoint.native import WeightFormat
 from model.config import PaLMConfig
 from model.errors import ConfigError
+from model.training.field_types import check_types
 
 _Section = TypeVar("_Section")
 
@@ -40,6 +42,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
+        check_types(self, "data")
         _require(len(self.train) > 0, "data.train", self.train, "a list of at least one file")
         _require(
             len(self.repeats) in (0, len(self.train)) and all(r >= 1 for r in self.repeats),
@@ -59,6 +62,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         """Check every field."""
+        check_types(self, "stages")
         _require(self.step >= 0, "stages.step", self.step, "at least 0")
         _require(self.batch_size >= 1, "stages.batch_size", self.batch_size, "at least 1")
         _require(self.seq_len >= 2, "stages.seq_len", self.seq_len, "at least 2")
@@ -89,7 +93,9 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        _require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "positive")
+        check_types(self, "optimizer")
+        rate = self.learning_rate
+        _require(0 < rate < math.inf, "optimizer.learning_rate", rate, "positive and finite")
         _require(self.hold_steps >= 1, "optimizer.hold_steps", self.hold_steps, "at least 1")
         _require(self.cooldown_steps >= 0, "optimizer.cooldown_steps", self.cooldown_steps, "≥ 0")
         _require(0 <= self.beta1 < 1, "optimizer.beta1", self.beta1, "in [0, 1)")
@@ -118,6 +124,7 @@ class SpikeConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
+        check_types(self, "spikes")
         _require(self.threshold > 0, "spikes.threshold", self.threshold, "positive")
         _require(self.window >= 2, "spikes.window", self.window, "at least 2")
         _require(self.rewind_steps >= 0, "spikes.rewind_steps", self.rewind_steps, "at least 0")
@@ -127,6 +134,7 @@ class SpikeConfig:
             self.skip_batches,
             f"above spikes.rewind_steps={self.rewind_steps}, or the same batch comes again",
         )
+        _require(self.max_rewinds >= 0, "spikes.max_rewinds", self.max_rewinds, "at least 0")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,6 +155,9 @@ class TrainingConfig:
         log_every: Steps between progress lines and metrics records.
         eval_every: Steps between evaluations on the held-out file (0: only at the end).
         eval_tokens: Held-out tokens read by an evaluation during the run (the last reads all).
+        compute_dtype: What matrix products run in; weights, activations and sums are float32. PaLM
+            trained with bfloat16 products, which are the faster ones wherever there are kernels
+            for them.
         model_axis: Devices along the mesh's model axis.
         peak_flops: The machine's matmul peak in FLOP/s for MFU; None measures it.
         export_dir: Folder for the finished model; None is `model` in `run_dir`.
@@ -166,6 +177,7 @@ class TrainingConfig:
     log_every: int = 10
     eval_every: int = 0
     eval_tokens: int = 65_536
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
     model_axis: int = 1
     peak_flops: float | None = None
     export_dir: str | None = None
@@ -173,16 +185,14 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
+        check_types(self)
         _require(self.steps >= 1, "steps", self.steps, "at least 1")
         for field in ("checkpoint_every", "keep", "log_every", "eval_tokens", "model_axis"):
             _require(getattr(self, field) >= 1, field, getattr(self, field), "at least 1")
         _require(self.eval_every >= 0, "eval_every", self.eval_every, "at least 0")
-        _require(
-            self.export_format in get_args(WeightFormat),
-            "export_format",
-            self.export_format,
-            f"one of {get_args(WeightFormat)}",
-        )
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "from 0 to 2**63 - 1")
+        peak = self.peak_flops
+        _require(peak is None or 0 < peak < math.inf, "peak_flops", peak, "positive and finite")
         starts = [stage.step for stage in self.stages]
         _require(
             bool(starts) and starts[0] == 0 and starts == sorted(set(starts)),
@@ -220,6 +230,8 @@ class TrainingConfig:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise ConfigError(f"training config {path} does not exist") from error
+        except OSError as error:
+            raise ConfigError(f"cannot read training config {path}: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"training config {path} is not valid TOML: {error}") from error
         return cls.from_dict(values)
@@ -232,26 +244,33 @@ class TrainingConfig:
             ConfigError: A key is unknown, missing or of a bad value.
         """
         top = dict(values)
-        model = dict(top.pop("model", {}))
-        if "preset" in model:
-            preset = PaLMConfig.preset(model.pop("preset"))
-            top["model"] = PaLMConfig.from_dict({**preset.to_dict(), **model})
-        else:
-            top["model"] = PaLMConfig.from_dict(model)
+        top["model"] = _model(top.get("model", {}))
         top["data"] = _section(DataConfig, "data", top.get("data", {}))
         top["optimizer"] = _section(OptimizerConfig, "optimizer", top.get("optimizer", {}))
         top["spikes"] = _section(SpikeConfig, "spikes", top.get("spikes", {}))
-        top["stages"] = tuple(_section(Stage, "stages", stage) for stage in top.get("stages", ()))
+        stages = top.get("stages", [])
+        _require(isinstance(stages, list | tuple), "stages", stages, "a list of tables")
+        top["stages"] = tuple(_section(Stage, "stages", stage) for stage in stages)
         return _section(cls, "training config", top)
 
 
-def _section(kind: type[_Section], name: str, values: Mapping[str, Any]) -> _Section:
-    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+def _model(values: object) -> PaLMConfig:
+    if isinstance(values, Mapping) and "preset" in values:
+        changes = dict(values)
+        preset = PaLMConfig.preset(changes.pop("preset"))
+        return PaLMConfig.from_dict({**preset.to_dict(), **changes})
+    return PaLMConfig.from_dict(values)  # type: ignore[arg-type]  # it checks what it is given
+
+
+def _section(kind: type[_Section], name: str, values: object) -> _Section:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{name}={values!r} must be a table")
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    known = {field.name for field in fields}
     unknown = sorted(set(values) - known)
     if unknown:
         raise ConfigError(f"unknown keys {unknown} in {name}; known: {sorted(known)}")
-    plain = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-    try:
-        return kind(**plain)
-    except TypeError as error:
-        raise ConfigError(f"{name}: {error}") from error
+    needed = {field.name for field in fields if field.default is dataclasses.MISSING}
+    if missing := sorted(needed - set(values)):
+        raise ConfigError(f"{name} lacks the keys {missing}")
+    return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})

@@ -31,20 +31,30 @@ def read_documents(path: Path) -> Iterator[tuple[str, str]]:
     """(id, text) of each document of a `.jsonl` or `.jsonl.xz` file.
 
     Raises:
-        ConfigError: The file is missing, or a line is not an object with string `id` and `text`.
+        ConfigError: The file is missing or damaged, or a line is not an object with string `id`
+            and `text`.
     """
     if not path.is_file():
         raise ConfigError(f"training data {path} does not exist")
     opener = lzma.open if path.suffix == ".xz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                record = json.loads(line)
-                yield str(record["id"]), str(record["text"])
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise ConfigError(
-                    f"{path}, line {number}: not an object with `id` and `text` ({error!r})"
-                ) from error
+    try:
+        with opener(path, "rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                yield _document(line, f"{path}, line {number}")
+    except (lzma.LZMAError, EOFError) as error:
+        raise ConfigError(f"{path} is damaged: {error}") from error
+
+
+def _document(line: bytes, where: str) -> tuple[str, str]:
+    try:
+        record = json.loads(line.decode("utf-8"))
+        identifier, text = record["id"], record["text"]
+        if not (isinstance(identifier, str) and isinstance(text, str)):
+            raise TypeError("both must be strings")
+        text.encode("utf-8")  # JSON can spell lone surrogates, which no tokenizer takes
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{where}: not an object with `id` and `text` ({error!r})") from error
+    return identifier, text
 
 
 def document_hash(text: str) -> str:
@@ -136,6 +146,7 @@ class Batches:
             skips: (from step, batches skipped there) for each loss spike so far.
         """
         index, stage = self._config.stage_at(step)
-        skipped = sum(count for first, count in skips if stage.step <= first <= step)
+        # Also past the stage of `first`: the batches around a spike may lie in the next one.
+        skipped = sum(count for first, count in skips if first <= step)
         batch: Tokens = np.asarray(self._stages[index][step - stage.step + skipped])
         return batch

@@ -31,7 +31,7 @@ def cross_entropy_sums(
 
     Args:
         hidden: [M, D] final hidden states, already times the logit scale.
-        table: [V, D] output embeddings.
+        table: [V, D] output embeddings; products run in its dtype and sum in float32.
         targets: int32[M].
         z_weight: Weight of log²Z in the gradient.
     """
@@ -50,29 +50,35 @@ def _forward(
     ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], jax.Array]:
         entropy, squares, table_gradient = carry
         states, wanted = piece
-        logits = jnp.einsum("md,vd->mv", states, table, preferred_element_type=jnp.float32)
+        narrow = states.astype(table.dtype)
+        logits = jnp.einsum("md,vd->mv", narrow, table, preferred_element_type=jnp.float32)
         log_z = jax.nn.logsumexp(logits, axis=-1)
         picked = jnp.take_along_axis(logits, wanted[:, None], axis=-1)[:, 0]
         weight = 1.0 + 2.0 * z_weight * log_z
         softmax = jnp.exp(logits - log_z[:, None]) * weight[:, None]
-        softmax = jax.lax.optimization_barrier(softmax.astype(states.dtype))
+        softmax = jax.lax.optimization_barrier(softmax.astype(table.dtype))
         # The one-hot part of the gradient touches one row a token: gathered, never materialised.
-        state_gradient = softmax @ table - jnp.take(table, wanted, axis=0)
-        table_gradient = table_gradient + (states.T @ softmax).T
-        table_gradient = table_gradient.at[wanted].add(-states)
+        state_gradient = jnp.einsum(
+            "mv,vd->md", softmax, table, preferred_element_type=jnp.float32
+        ) - jnp.take(table, wanted, axis=0).astype(jnp.float32)
+        table_gradient = table_gradient + (
+            jnp.einsum("md,mv->dv", narrow, softmax, preferred_element_type=jnp.float32).T
+        )
+        table_gradient = table_gradient.at[wanted].add(-states.astype(jnp.float32))
         return (
             entropy + jnp.sum(log_z - picked),
             squares + jnp.sum(jnp.square(log_z)),
             table_gradient,
-        ), state_gradient
+        ), state_gradient.astype(states.dtype)
 
     zero = jnp.zeros((), jnp.float32)
     (entropy, squares, table_gradient), state_gradient = jax.lax.scan(
         visit,
-        (zero, zero, jnp.zeros_like(table)),
+        (zero, zero, jnp.zeros(table.shape, jnp.float32)),
         (hidden.reshape(-1, chunk, hidden.shape[1]), targets.reshape(-1, chunk)),
     )
-    return (entropy, squares), (state_gradient.reshape(hidden.shape), table_gradient)
+    gradients = (state_gradient.reshape(hidden.shape), table_gradient.astype(table.dtype))
+    return (entropy, squares), gradients
 
 
 def _backward(

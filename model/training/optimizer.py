@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import jax
@@ -51,6 +52,8 @@ def dynamic_weight_decay(schedule: optax.Schedule) -> optax.GradientTransformati
     return optax.GradientTransformation(init, update)
 
 
+# A compiled step is bound to the very functions made here: an equal config gets the same ones.
+@functools.cache
 def palm_adafactor(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
     """The whole update rule.
 

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 
 
-def measure_matmul_flops(size: int = 1536, repeats: int = 8) -> float:
-    """The best float32 matrix-product rate of this machine's devices together, FLOP/s."""
-    matrix = jnp.ones((size, size), jnp.float32)
-    product = jax.jit(lambda a, b: a @ b)
+def measure_matmul_flops(dtype: str = "float32", *, size: int = 1536, repeats: int = 8) -> float:
+    """The best rate of this machine's devices together, FLOP/s: `dtype` products, float32 sums."""
+    matrix = jnp.ones((size, size), dtype)
+    product = jax.jit(lambda a, b: jnp.matmul(a, b, preferred_element_type=jnp.float32))
     product(matrix, matrix).block_until_ready()
     best = float("inf")
     for _ in range(repeats):

@@ -77,6 +77,15 @@ class _Run:
                 f"model.vocab_size={config.model.vocab_size} differs from the "
                 f"{tokenizer.vocab_size} pieces of data.tokenizer={config.data.tokenizer!r}"
             )
+        tokens = pack_documents(config.data, config.seed)
+        report(f"{config.model.num_parameters:,} parameters, {len(tokens):,} training tokens")
+        self._batches = Batches(config, tokens)
+        self._heldout = heldout_tokens(config.data) if config.data.heldout else None
+        self._check_heldout()
+        self._optimizer = palm_adafactor(config.optimizer, config.steps)
+        self._mesh = make_mesh(model_axis=config.model_axis)
+        self._check_batch_sizes()
+        # Nothing is written before all is known to be usable.
         self._journal = RunJournal.open(
             self._run_dir,
             {
@@ -85,15 +94,12 @@ class _Run:
                 "seed": config.seed,
             },
         )
-        tokens = pack_documents(config.data, config.seed)
-        report(f"{config.model.num_parameters:,} parameters, {len(tokens):,} training tokens")
-        self._batches = Batches(config, tokens)
-        self._heldout = heldout_tokens(config.data) if config.data.heldout else None
-        self._optimizer = palm_adafactor(config.optimizer, config.steps)
-        self._mesh = make_mesh(model_axis=config.model_axis)
         self._checkpoints = RunCheckpoints(self._run_dir, keep=config.keep)
-        peak = config.peak_flops or measure_matmul_flops()
-        report(f"matmul peak {peak / 1e9:,.0f} GFLOP/s on {jax.device_count()} device(s)")
+        peak = config.peak_flops or measure_matmul_flops(config.compute_dtype)
+        report(
+            f"{config.compute_dtype} matmul peak {peak / 1e9:,.0f} GFLOP/s "
+            f"on {jax.device_count()} device(s)"
+        )
         self._progress = Progress(
             self._run_dir, total_steps=config.steps, peak_flops=peak, report=report
         )
@@ -108,7 +114,7 @@ class _Run:
             self._report(f"resumed before step {step}")
         # Losses are read one log interval late, so that the device never waits for the host.
         pending: list[tuple[int, StepMetrics]] = []
-        recent: deque[float] = deque(maxlen=config.spikes.window)
+        recent = self._losses_before(step)
         compiled: set[int] = set()
         while step < config.steps:
             stage, shape = config.stage_at(step)
@@ -128,9 +134,11 @@ class _Run:
                 pending = []
                 if spike is not None:
                     step, state = self._rewind(spike, state)
-                    recent.clear()
+                    recent = self._losses_before(step)
                     continue
             if due:
+                kept = self._checkpoints.steps()
+                self._journal = self._journal.with_losses(step, recent, kept=kept)
                 # The data behind the host's copy must not be donated to the next step.
                 self._checkpoints.save(step, state)
             if config.eval_every and step % config.eval_every == 0 and step < config.steps:
@@ -140,6 +148,29 @@ class _Run:
         self._checkpoints.close()
         return TrainingResult(step=step, params=state.params, heldout=heldout)
 
+    def _losses_before(self, step: int) -> deque[float]:
+        """The losses that a spike after `step` is measured by, also where the run resumes."""
+        return deque(self._journal.losses.get(step, ()), maxlen=self._config.spikes.window)
+
+    def _check_heldout(self) -> None:
+        """Better before the first step than after the last."""
+        longest = max(stage.seq_len for stage in self._config.stages)
+        if self._heldout is not None and len(self._heldout) <= longest:
+            raise ConfigError(
+                f"data.heldout={self._config.data.heldout!r} has {len(self._heldout)} tokens; "
+                f"one window of stages.seq_len={longest} needs {longest + 1}"
+            )
+
+    def _check_batch_sizes(self) -> None:
+        rows = self._mesh.shape[DATA_AXIS]
+        for stage in self._config.stages:
+            if stage.batch_size % rows:
+                raise ConfigError(
+                    f"stages.batch_size={stage.batch_size} must be a multiple of {rows}, the "
+                    f"devices along the mesh's {DATA_AXIS} axis "
+                    f"({jax.device_count()} devices / model_axis={self._config.model_axis})"
+                )
+
     def _initial_state(self) -> TrainState:
         config = self._config.model
         shardings = parameter_shardings(config, self._mesh)
@@ -148,8 +179,11 @@ class _Run:
             {name: jax.device_put(value, shardings[name]) for name, value in fresh.items()}
         )
         replicated = NamedSharding(self._mesh, PartitionSpec())
+        # Moments lie where their parameters do. What else there is must be on the mesh too: the
+        # first step would be compiled for it alone, and a restored one could not run at all.
         placed = jax.tree.map(
-            lambda x: x if x.ndim else jax.device_put(x, replicated), self._optimizer.init(params)
+            lambda x: x if isinstance(x.sharding, NamedSharding) else jax.device_put(x, replicated),
+            self._optimizer.init(params),
         )
         return TrainState(params, placed)
 
@@ -164,6 +198,7 @@ class _Run:
             config=self._config.model,
             optimizer=self._optimizer,
             z_weight=self._config.optimizer.z_loss,
+            dtype=self._config.compute_dtype,
         )
         return state, metrics
 

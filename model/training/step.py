@@ -37,7 +37,9 @@ class StepMetrics(NamedTuple):
     grad_norm: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames=("config", "optimizer", "z_weight"), donate_argnums=0)
+@functools.partial(
+    jax.jit, static_argnames=("config", "optimizer", "z_weight", "dtype"), donate_argnums=0
+)
 def train_step(
     state: TrainState,
     windows: jax.Array,
@@ -45,17 +47,21 @@ def train_step(
     config: PaLMConfig,
     optimizer: optax.GradientTransformation,
     z_weight: float,
+    dtype: str = "float32",
 ) -> tuple[TrainState, StepMetrics]:
-    """One update from windows, int32[B, T + 1]; loss = cross-entropy + z_weight · log²Z."""
+    """One update from windows, int32[B, T + 1]; loss = cross-entropy + z_weight · log²Z.
+
+    Matrix products run in `dtype`; the weights that are kept, activations and sums are float32.
+    """
 
     def objective(params: Params) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        hidden = forward_hidden(config, params, windows[:, :-1])
+        hidden = forward_hidden(config, _with_kernels_in(dtype, params), windows[:, :-1])
         scaled = hidden.reshape(-1, config.d_model) * jnp.asarray(
             config.resolved_logit_scale, hidden.dtype
         )
         table = params["embedding"] if config.tied_embeddings else params["head"]
         targets = windows[:, 1:].reshape(-1)
-        entropy, squares = cross_entropy_sums(scaled, table, targets, z_weight)
+        entropy, squares = cross_entropy_sums(scaled, table.astype(dtype), targets, z_weight)
         # The z-loss's gradient already rides on the cross-entropy's.
         loss = entropy / targets.size
         return loss, (loss, z_weight * squares / targets.size)
@@ -64,8 +70,14 @@ def train_step(
     (_, (loss, z_loss)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = StepMetrics(loss, z_loss, optax.global_norm(gradients))
+    metrics = StepMetrics(loss, z_loss, optax.tree.norm(gradients))
     return TrainState(params, optimizer_state), metrics
+
+
+def _with_kernels_in(dtype: str, params: Params) -> Params:
+    """The parameters with every matrix of the layers in `dtype`: norms and embedding stay."""
+    layers = jax.tree.map(lambda x: x.astype(dtype) if x.ndim > 1 else x, params["layers"])
+    return {**params, "layers": layers}
 
 
 @functools.partial(jax.jit, static_argnames=("config",))
