@@ -86,8 +86,8 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array, None]:
     del z_weight
     state_gradient, table_gradient = saved
-    scale = gradients[0]
-    return state_gradient * scale, table_gradient * scale, None
+    scaled = [each * gradients[0].astype(each.dtype) for each in (state_gradient, table_gradient)]
+    return scaled[0], scaled[1], None
 
 
 cross_entropy_sums.defvjp(_forward, _backward)
