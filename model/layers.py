@@ -14,17 +14,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from model.attention import attend, attend_causally
 from model.config import PaLMConfig
 from model.linear import project
 from model.parameters import ONES, ZEROS, declare, fan_in
 from model.rope import rotate
 
-KeyValues: TypeAlias = tuple[jax.Array, jax.Array]
-"""Keys and values, each [B, S, K, H]."""
-
-Remember: TypeAlias = Callable[[jax.Array, jax.Array], KeyValues]
-"""Takes the new tokens' keys and values [B, T, K, H]; returns all that may be attended to."""
+Attend: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+"""Takes scaled queries [B, T, N, H] and the new tokens' keys and values [B, T, K, H]; returns the
+queries' attention [B, T, N, H] over all that they may see: earlier tokens and new ones up to their
+own."""
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array | None, eps: float) -> jax.Array:
@@ -91,17 +89,14 @@ class Attention(nnx.Module):
         self,
         x: jax.Array,
         angles: tuple[jax.Array, jax.Array],
-        mask: jax.Array | None,
-        remember: Remember,
+        attend: Attend,
     ) -> jax.Array:
         """Attend.
 
         Args:
             x: Normed input, [B, T, D].
             angles: RoPE's cosine and sine for the T positions.
-            mask: bool[B or 1, T, S]; True where a query may see a key. None is causal attention
-                among the T tokens themselves.
-            remember: Stores the new keys and values and returns those to attend to.
+            attend: Keeps the new keys and values where it wants to, and attends.
 
         Returns:
             [B, T, D].
@@ -116,11 +111,7 @@ class Attention(nnx.Module):
         query = rotate(query, angles, config.rope_style) * jnp.asarray(
             config.head_dim**-0.5, x.dtype
         )
-        keys, values = remember(rotate(key, angles, config.rope_style), value)
-        if mask is None:
-            mixed = attend_causally(query, keys, values)
-        else:
-            mixed = attend(query, keys, values, mask)
+        mixed = attend(query, rotate(key, angles, config.rope_style), value)
         return project(mixed, self.out[...], in_axes=2)
 
 
@@ -166,10 +157,9 @@ class Block(nnx.Module):
         self,
         x: jax.Array,
         angles: tuple[jax.Array, jax.Array],
-        mask: jax.Array | None,
-        remember: Remember,
+        attend: Attend,
     ) -> jax.Array:
         """Apply the block to [B, T, D]; arguments as in `Attention`."""
         normed = self.norm(x)
         mlp_input = normed if self.mlp_norm is None else self.mlp_norm(x)
-        return x + self.attention(normed, angles, mask, remember) + self.mlp(mlp_input)
+        return x + self.attention(normed, angles, attend) + self.mlp(mlp_input)
