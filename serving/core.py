@@ -59,14 +59,18 @@ class EngineCore:
     """Scheduler, runner and sequences put together."""
 
     def __init__(self, runner: Runner, tokenizer: Tokenizer | None, config: EngineConfig) -> None:
-        """Serve with a runner that is ready, or call `make_ready` before the first step."""
+        """Serve with a runner that is ready, or call `make_ready` before the first step.
+
+        `config` is the runner's, or one that asks for no more than it has.
+        """
         self.runner = runner
         self.tokenizer = tokenizer
         self.changed = threading.Condition()
         """Held while the books change; notified when there is something new to do."""
         self._config = config
         self._scheduler = Scheduler(
-            _limits(config, runner), PagePool(runner.num_pages, config.page_size)
+            _limits(config, runner),
+            PagePool(config.num_pages(runner.max_model_len), config.page_size),
         )
         self._in_flight: _Launched | None = None
         self._sequences: dict[str, Sequence] = {}
