@@ -81,7 +81,7 @@ def test_only_the_user_is_left_out(image: Image) -> None:
     assert left_out.startswith("useradd ")
 
 
-def test_the_image_has_no_installer(image: Image) -> None:
+def test_its_environment_has_no_installer(image: Image) -> None:
     installed = {path.name for path in (image.root / "opt/talipot/bin").iterdir()}
     assert "talipot" in installed
     assert not [name for name in installed if name.startswith("pip")]
