@@ -45,15 +45,18 @@ def attend(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array
     scores = [_scores(merged, keys, mask, slice(start, start + _KEY_BLOCK)) for start in blocks]
     peak = functools.reduce(jnp.maximum, (jnp.max(s, axis=-1, keepdims=True) for s in scores))
     weights = [jnp.exp(block - peak) for block in scores]
-    total = sum(jnp.sum(block, axis=-1, keepdims=True) for block in weights)
-    mixed = sum(
-        jnp.einsum(
-            "bkxs,bskh->bkxh",
-            block.astype(values.dtype),
-            values[:, start : start + _KEY_BLOCK],
-            preferred_element_type=jnp.float32,
-        )
-        for start, block in zip(blocks, weights, strict=True)
+    total = functools.reduce(jnp.add, (jnp.sum(w, axis=-1, keepdims=True) for w in weights))
+    mixed = functools.reduce(
+        jnp.add,
+        (
+            jnp.einsum(
+                "bkxs,bskh->bkxh",
+                block.astype(values.dtype),
+                values[:, start : start + _KEY_BLOCK],
+                preferred_element_type=jnp.float32,
+            )
+            for start, block in zip(blocks, weights, strict=True)
+        ),
     )
     result = (mixed / total).astype(query.dtype)
     return jnp.moveaxis(result.reshape(batch, heads, length, head_dim), 1, 2)
