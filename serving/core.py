@@ -22,13 +22,13 @@ from serving.engine_stats import EngineStats
 from serving.errors import InvariantError, RequestError
 from serving.output import Delta, FinishReason, TokenLogprob
 from serving.pages import PagePool
-from serving.plan import Admission, DecodeToken, PromptChunk, StepPlan
 from serving.programs import ON_DEVICE
 from serving.request import GenerationRequest
 from serving.runner import DecodeRow, HostLogprobs, Runner
 from serving.sampler import Logprobs, Sampled
 from serving.scheduler import Scheduler, SchedulerLimits
 from serving.sequence import DEADLINE, Sequence
+from serving.step_plan import Admission, DecodeToken, PromptChunk, StepPlan
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,8 @@ from collections.abc import Callable, Sequence
 
 from serving.errors import InvariantError, OverloadedError
 from serving.pages import PagePool
-from serving.plan import (
+from serving.scheduled import ScheduledRequest
+from serving.step_plan import (
     Admission,
     DecodeToken,
     Departure,
@@ -27,7 +28,6 @@ from serving.plan import (
     PromptChunk,
     StepPlan,
 )
-from serving.scheduled import ScheduledRequest
 from serving.throughput import Throughput
 
 

@@ -18,8 +18,8 @@ from hypothesis.stateful import (
 
 from serving.errors import InvariantError, OverloadedError
 from serving.pages import PagePool
-from serving.plan import Departure, PromptChunk, StepPlan
 from serving.scheduler import Scheduler, SchedulerLimits
+from serving.step_plan import Departure, PromptChunk, StepPlan
 from serving.throughput import Throughput
 
 PAGE_SIZE = 4
