@@ -46,6 +46,7 @@ def kernels() -> Extension:
             "-ffp-contract=off",
             # GCC's own headers of AVX-512 intrinsics set it off.
             "-Wno-maybe-uninitialized",
+            "-Wno-uninitialized",
             *(f"-isystem{path}" for path in ffi_headers()),
         ],
         language="c++",

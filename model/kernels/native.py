@@ -24,7 +24,12 @@ ISAS = ("portable", "avx2", "avx512", "avx512_dot")
 ISA_VARIABLE = "TALIPOT_KERNELS"
 """Environment variable: the highest level to use, or `off`. Unset is the best that the CPU has."""
 
-_TARGETS = ("talipot_int8_matmul", "talipot_bf16_matmul")
+_TARGETS = (
+    "talipot_int8_matmul",
+    "talipot_bf16_matmul",
+    "talipot_paged_attention",
+    "talipot_write_pages",
+)
 
 _FOLDER = Path(__file__).parent
 

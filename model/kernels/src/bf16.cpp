@@ -2,23 +2,10 @@
 
 #include <cstring>
 
+#include "bfloat16.h"
+
 namespace talipot {
 namespace {
-
-float from_bits(uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-float rounded(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  const bool is_nan = (bits & 0x7fffffff) > 0x7f800000;
-  // A NaN could carry into infinity.
-  bits = is_nan ? bits | 0x00400000 : bits + 0x7fff + (bits >> 16 & 1);
-  return from_bits(bits & 0xffff0000);
-}
 
 void multiply_portable(int rows, int /*panels*/, const Tile& tile) {
   const auto* block = static_cast<const float*>(tile.block);
@@ -30,8 +17,8 @@ void multiply_portable(int rows, int /*panels*/, const Tile& tile) {
       uint32_t pairs[kPanelColumns];
       std::memcpy(pairs, tile.weights + group * kPanelStepBytes, sizeof pairs);
       for (int column = 0; column < kPanelColumns; ++column) {
-        sums[column] += from_bits(pairs[column] << 16) * values[0];
-        sums[column] += from_bits(pairs[column] & 0xffff0000) * values[1];
+        sums[column] += float_from_bits(pairs[column] << 16) * values[0];
+        sums[column] += float_from_bits(pairs[column] & 0xffff0000) * values[1];
       }
     }
     std::memcpy(tile.y + row * tile.stride, sums, columns * sizeof(float));
@@ -48,8 +35,8 @@ void prepare_widened(const float* x, int rows, int64_t inner, int64_t groups, vo
     for (int64_t group = 0; group < groups; ++group) {
       const int64_t k = group * kBf16Group;
       float* pair = elements + (group * rows + row) * kBf16Group;
-      pair[0] = rounded(values[k]);
-      pair[1] = k + 1 < inner ? rounded(values[k + 1]) : 0.0f;
+      pair[0] = float_from_bits(bf16_bits(values[k]));
+      pair[1] = k + 1 < inner ? float_from_bits(bf16_bits(values[k + 1])) : 0.0f;
     }
   }
 }

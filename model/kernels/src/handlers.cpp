@@ -1,10 +1,14 @@
 // What XLA calls: checks of what Python has promised, then the kernels.
+#include <algorithm>
+#include <cstring>
 #include <exception>
 #include <memory>
 #include <string>
 #include <utility>
 
+#include "attention.h"
 #include "matmul.h"
+#include "pages.h"
 #include "parallel.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -69,6 +73,49 @@ ffi::Error bf16_matmul(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x,
                     weights.dimensions()[1], nullptr, y);
 }
 
+bool is_bf16(const ffi::AnyBuffer& buffer) { return buffer.element_type() == ffi::BF16; }
+
+ffi::Error attend(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> query, ffi::AnyBuffer keys,
+                  ffi::AnyBuffer values, ffi::Buffer<ffi::S32> table, ffi::Buffer<ffi::S32> start,
+                  ffi::Result<ffi::Buffer<ffi::F32>> y, int32_t isa) {
+  const auto in = query.dimensions();
+  const auto pages = keys.dimensions();
+  const AttentionShape shape{in[0], in[1], in[2], table.dimensions()[1]};
+  const Pools pools{keys.untyped_data(), values.untyped_data(), is_bf16(keys), pages[0],
+                    pages[1],            pages[2],              pages[3]};
+  return guarded([&] {
+    XlaWorkers workers(std::move(pool));
+    paged_attention(shape, pools, query.typed_data(), table.typed_data(), start.typed_data(),
+                    y->typed_data(), static_cast<Isa>(isa), workers);
+  });
+}
+
+// XLA gives both the same memory where it can; where the pool has another use it gives a copy's.
+void carry_over(const ffi::AnyBuffer& from, ffi::AnyBuffer& to) {
+  if (to.untyped_data() != from.untyped_data()) {
+    std::memcpy(to.untyped_data(), from.untyped_data(), from.size_bytes());
+  }
+}
+
+ffi::Error write(ffi::ThreadPool pool, ffi::AnyBuffer keys, ffi::AnyBuffer values,
+                 ffi::Buffer<ffi::F32> new_keys, ffi::Buffer<ffi::F32> new_values,
+                 ffi::Buffer<ffi::S32> table, ffi::Buffer<ffi::S32> start,
+                 ffi::Result<ffi::AnyBuffer> keys_out, ffi::Result<ffi::AnyBuffer> values_out) {
+  const auto in = new_keys.dimensions();
+  const auto pages = keys.dimensions();
+  const NewTokens shape{in[0], in[1], in[2] * in[3], table.dimensions()[1]};
+  const PageLayout layout{pages[0], pages[1], is_bf16(keys)};
+  carry_over(keys, *keys_out);
+  carry_over(values, *values_out);
+  return guarded([&] {
+    XlaWorkers workers(std::move(pool));
+    write_pages(shape, layout, new_keys.typed_data(), table.typed_data(), start.typed_data(),
+                keys_out->untyped_data(), workers);
+    write_pages(shape, layout, new_values.typed_data(), table.typed_data(), start.typed_data(),
+                values_out->untyped_data(), workers);
+  });
+}
+
 }  // namespace
 }  // namespace talipot
 
@@ -78,6 +125,8 @@ namespace ffi = xla::ffi;
 
 TALIPOT_EXPORT XLA_FFI_Error* talipot_int8_matmul(XLA_FFI_CallFrame* frame);
 TALIPOT_EXPORT XLA_FFI_Error* talipot_bf16_matmul(XLA_FFI_CallFrame* frame);
+TALIPOT_EXPORT XLA_FFI_Error* talipot_paged_attention(XLA_FFI_CallFrame* frame);
+TALIPOT_EXPORT XLA_FFI_Error* talipot_write_pages(XLA_FFI_CallFrame* frame);
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(talipot_int8_matmul, talipot::int8_matmul,
                               ffi::Ffi::Bind()
@@ -95,6 +144,29 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(talipot_bf16_matmul, talipot::bf16_matmul,
                                   .Arg<ffi::Buffer<ffi::BF16>>()
                                   .Ret<ffi::Buffer<ffi::F32>>()
                                   .Attr<int32_t>("isa"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(talipot_paged_attention, talipot::attend,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::Buffer<ffi::S32>>()
+                                  .Arg<ffi::Buffer<ffi::S32>>()
+                                  .Ret<ffi::Buffer<ffi::F32>>()
+                                  .Attr<int32_t>("isa"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(talipot_write_pages, talipot::write,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Arg<ffi::Buffer<ffi::S32>>()
+                                  .Arg<ffi::Buffer<ffi::S32>>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>());
 
 TALIPOT_EXPORT int32_t talipot_best_isa() { return static_cast<int32_t>(talipot::best_isa()); }
 
