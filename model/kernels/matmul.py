@@ -15,7 +15,7 @@ import numpy as np
 
 from model.kernels.native import resolve_isa
 
-PANEL_COLUMNS = 32
+PANEL_COLUMNS = 64
 """Weights are packed this many columns at a time; `src/matmul.h` has the same."""
 
 _INT8_GROUP = 4
@@ -32,7 +32,7 @@ def pack_int8(weights: jax.Array) -> jax.Array:
         weights: int8[K, N], K at most 131072.
 
     Returns:
-        uint8[ceil(N / 32), ceil(K / 4), 32, 4]: the weights plus 128, padded with zero weights.
+        uint8[ceil(N / 64), ceil(K / 4), 64, 4]: the weights plus 128, padded with zero weights.
 
     Raises:
         TypeError: The weights are not int8.
@@ -55,7 +55,7 @@ def pack_bf16(weights: jax.Array) -> jax.Array:
         weights: bfloat16[K, N].
 
     Returns:
-        bfloat16[ceil(N / 32), ceil(K / 2), 32, 2], padded with zeros.
+        bfloat16[ceil(N / 64), ceil(K / 2), 64, 2], padded with zeros.
 
     Raises:
         TypeError: The weights are not bfloat16.
@@ -76,7 +76,7 @@ def int8_matmul(
 
     Args:
         x: float32[M, K].
-        packed: uint8[ceil(N / 32), ceil(K / 4), 32, 4] of `pack_int8`.
+        packed: uint8[ceil(N / 64), ceil(K / 4), 64, 4] of `pack_int8`.
         scale: float32[N], by which a column's int8 weights are to be multiplied.
         isa: The level of instructions, one of `ISAS`; None for the best.
 
@@ -107,7 +107,7 @@ def bf16_matmul(
 
     Args:
         x: float32[M, K].
-        packed: bfloat16[ceil(N / 32), ceil(K / 2), 32, 2] of `pack_bf16`.
+        packed: bfloat16[ceil(N / 64), ceil(K / 2), 64, 2] of `pack_bf16`.
         columns: N.
         isa: The level of instructions, one of `ISAS`; None for the best.
 

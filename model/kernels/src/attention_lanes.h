@@ -64,16 +64,34 @@ inline TileOffsets find_offsets(const QueryBlock& block, int64_t begin, int coun
   return offsets;
 }
 
-// A page is a new place in memory, of which the hardware's prefetchers learn too late.
-inline void prefetch(const Pools& pools, const void* pool, const TileOffsets& offsets, int count) {
-  constexpr int64_t kLine = 64;
-  const int64_t element = pools.is_bf16 ? sizeof(uint16_t) : sizeof(float);
-  for (int i = 0; i < count; ++i) {
-    const char* row = static_cast<const char*>(pool) + offsets.of[i] * element;
-    for (int64_t at = 0; at < pools.head_dim * element; at += kLine) {
-      __builtin_prefetch(row + at, 0, 2);
-    }
+// Rows of keys and values to ask memory for while others are computed with: a page is a new place,
+// of which the hardware's prefetchers learn too late, and a burst of requests would wait for itself.
+// Into the second level: the first is full of the tile at hand.
+struct Ahead {
+  const char* keys;
+  const char* values;
+  int64_t stride;     // bytes, from a row to the next of the same page
+  int64_t row_bytes;
+
+  // The part-th of the lines of kRows rows; parts beyond the last do nothing. An address past the
+  // end of a page is harmless.
+  template <int kRows>
+  TALIPOT_INLINE void prefetch(int64_t part) const {
+    constexpr int64_t kLine = 64;
+    const int64_t at = part / 2 * kLine;
+    if (at >= row_bytes) return;
+    const char* row = (part % 2 == 0 ? keys : values) + at;
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i, row += stride) __builtin_prefetch(row, 0, 2);
   }
+};
+
+inline Ahead look_ahead(const QueryBlock& block, int64_t offset) {
+  const Pools& pools = *block.pools;
+  const int64_t element = pools.is_bf16 ? sizeof(uint16_t) : sizeof(float);
+  return {static_cast<const char*>(pools.keys) + offset * element,
+          static_cast<const char*>(pools.values) + offset * element,
+          pools.kv_heads * pools.head_dim * element, pools.head_dim * element};
 }
 
 template <class V, int kVectors>
@@ -122,7 +140,9 @@ struct Lanes {
 
   // Scores of V::kKeys keys.
   TALIPOT_TARGET TALIPOT_INLINE static void score(const float* query, int64_t head_dim,
-                                                  const float* const* keys, float* scores) {
+                                                  const float* const* keys, const Ahead& ahead,
+                                                  float* scores) {
+    constexpr int64_t kDimsPerPrefetch = 8;
     Value sums[V::kKeys][kVectors];
     const float* rows[V::kKeys];
 #pragma GCC unroll 16
@@ -131,17 +151,21 @@ struct Lanes {
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) sums[key][v] = V::zero();
     }
-    for (int64_t h = 0; h < head_dim; ++h) {
-      Value values[kVectors];
+    for (int64_t first = 0; first < head_dim; first += kDimsPerPrefetch) {
+      ahead.template prefetch<V::kKeys>(first / kDimsPerPrefetch);
+      const int64_t end = std::min(head_dim, first + kDimsPerPrefetch);
+      for (int64_t h = first; h < end; ++h) {
+        Value values[kVectors];
 #pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) values[v] = V::load(query + v * V::kLanes);
-      query += kCount;
+        for (int v = 0; v < kVectors; ++v) values[v] = V::load(query + v * V::kLanes);
+        query += kCount;
 #pragma GCC unroll 16
-      for (int key = 0; key < V::kKeys; ++key) {
-        const Value element = V::broadcast(rows[key][h]);
+        for (int key = 0; key < V::kKeys; ++key) {
+          const Value element = V::broadcast(rows[key][h]);
 #pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) {
-          sums[key][v] = V::fma(values[v], element, sums[key][v]);
+          for (int v = 0; v < kVectors; ++v) {
+            sums[key][v] = V::fma(values[v], element, sums[key][v]);
+          }
         }
       }
     }
@@ -265,12 +289,11 @@ struct Lanes {
       const int count = tile_size(begin, end);
       const int next_count = tile_size(begin + kTileKeys, end);
       const TileOffsets next = find_offsets(block, begin + kTileKeys, next_count);
-      prefetch(*block.pools, block.pools->keys, next, next_count);
       const TileRows rows = find_rows(block, offsets, count);
       for (int key = 0; key < count; key += V::kKeys) {
-        score(block.query, head_dim, rows.keys + key, block.scores + key * kCount);
+        const Ahead ahead = look_ahead(block, key < next_count ? next.of[key] : offsets.of[key]);
+        score(block.query, head_dim, rows.keys + key, ahead, block.scores + key * kCount);
       }
-      prefetch(*block.pools, block.pools->values, next, next_count);
       if (begin + count - 1 > block.least_limit) {
         finish_tile<true>(block, begin, count, rows, into);
       } else {

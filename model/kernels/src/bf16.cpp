@@ -7,16 +7,16 @@
 namespace talipot {
 namespace {
 
-void multiply_portable(int rows, int /*panels*/, const Tile& tile) {
+void multiply_portable(int rows, int /*strips*/, const Tile& tile) {
   const auto* block = static_cast<const float*>(tile.block);
   const auto columns = static_cast<int>(tile.columns);
   for (int row = 0; row < rows; ++row) {
-    float sums[kPanelColumns] = {};
+    float sums[kStripColumns] = {};
     for (int64_t group = 0; group < tile.groups; ++group) {
       const float* values = block + (group * rows + row) * kBf16Group;
-      uint32_t pairs[kPanelColumns];
+      uint32_t pairs[kStripColumns];
       std::memcpy(pairs, tile.weights + group * kPanelStepBytes, sizeof pairs);
-      for (int column = 0; column < kPanelColumns; ++column) {
+      for (int column = 0; column < kStripColumns; ++column) {
         sums[column] += float_from_bits(pairs[column] << 16) * values[0];
         sums[column] += float_from_bits(pairs[column] & 0xffff0000) * values[1];
       }

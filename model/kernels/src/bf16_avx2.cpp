@@ -48,7 +48,7 @@ struct Avx2Bf16 {
 }  // namespace
 
 const MatmulKernel kBf16Avx2 = {
-    kBf16Group, Avx2Bf16::kElementBytes, 3, 0, prepare_widened, multiply_with<Avx2Bf16, 3, 0>};
+    kBf16Group, Avx2Bf16::kElementBytes, 3, 1, prepare_widened, multiply_with<Avx2Bf16, 3, 1>};
 
 }  // namespace talipot
 

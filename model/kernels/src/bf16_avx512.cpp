@@ -49,7 +49,7 @@ struct Avx512Bf16 {
 }  // namespace
 
 const MatmulKernel kBf16Avx512 = {
-    kBf16Group, Avx512Bf16::kElementBytes, 12, 6, prepare_widened, multiply_with<Avx512Bf16, 12, 6>};
+    kBf16Group, Avx512Bf16::kElementBytes, 6, 6, prepare_widened, multiply_with<Avx512Bf16, 6, 6>};
 
 }  // namespace talipot
 

@@ -69,7 +69,7 @@ TALIPOT_TARGET void prepare(const float* x, int rows, int64_t inner, int64_t gro
 }  // namespace
 
 const MatmulKernel kBf16Avx512Dot = {
-    kBf16Group, Avx512Bf16Dot::kElementBytes, 12, 6, prepare, multiply_with<Avx512Bf16Dot, 12, 6>};
+    kBf16Group, Avx512Bf16Dot::kElementBytes, 6, 6, prepare, multiply_with<Avx512Bf16Dot, 6, 6>};
 
 }  // namespace talipot
 

@@ -15,15 +15,15 @@ float round_to_even(float value) {
   return value + kShift - kShift;
 }
 
-void multiply_portable(int rows, int /*panels*/, const Tile& tile) {
+void multiply_portable(int rows, int /*strips*/, const Tile& tile) {
   const auto* block = static_cast<const int8_t*>(tile.block);
   const auto columns = static_cast<int>(tile.columns);
   for (int row = 0; row < rows; ++row) {
-    int32_t sums[kPanelColumns] = {};
+    int32_t sums[kStripColumns] = {};
     for (int64_t group = 0; group < tile.groups; ++group) {
       const int8_t* values = block + (group * rows + row) * kGroup;
       const uint8_t* weights = tile.weights + group * kPanelStepBytes;
-      for (int column = 0; column < kPanelColumns; ++column) {
+      for (int column = 0; column < kStripColumns; ++column) {
         for (int k = 0; k < kGroup; ++k) {
           sums[column] += values[k] * (weights[column * kGroup + k] - kWeightOffset);
         }

@@ -57,7 +57,7 @@ struct Avx2Int8 {
 }  // namespace
 
 const MatmulKernel kInt8Avx2 = {
-    4, Avx2Int8::kElementBytes, 3, 0, prepare_int8, multiply_with<Avx2Int8, 3, 0>};
+    4, Avx2Int8::kElementBytes, 3, 1, prepare_int8, multiply_with<Avx2Int8, 3, 1>};
 
 }  // namespace talipot
 

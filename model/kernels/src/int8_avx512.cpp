@@ -97,7 +97,7 @@ TALIPOT_TARGET void prepare(const float* x, int rows, int64_t inner, int64_t gro
 }  // namespace
 
 const MatmulKernel kInt8Avx512Dot = {
-    kGroup, Avx512Int8::kElementBytes, 12, 6, prepare, multiply_with<Avx512Int8, 12, 6>};
+    kGroup, Avx512Int8::kElementBytes, 6, 6, prepare, multiply_with<Avx512Int8, 6, 6>};
 
 }  // namespace talipot
 

@@ -8,7 +8,7 @@ namespace talipot {
 namespace {
 
 // Below this much work a second thread costs more than it gives.
-constexpr int64_t kMinTaskSteps = 1 << 9;  // of 128 bytes of weights: 64 KiB
+constexpr int64_t kMinTaskSteps = 1 << 8;  // of 256 bytes of weights: 64 KiB
 constexpr int64_t kMinPreparedElements = 1 << 14;
 // Tasks per thread: enough that a thread which the system delays does not delay the call.
 constexpr int64_t kTasksPerThread = 4;
@@ -57,11 +57,8 @@ struct Split {
   int64_t block_tasks;
 
   Split(const MatmulShape& shape, const Blocks& blocks, int64_t panels, int64_t threads) {
-    const int64_t wanted = threads * kTasksPerThread;
     const int64_t least = divide_up(kMinTaskSteps, shape.groups * blocks.count);
-    panels_per_task = std::max(panels / wanted, least);
-    // Even, so that two panels at a time come out.
-    panels_per_task += panels_per_task % 2;
+    panels_per_task = std::max(panels / (threads * kTasksPerThread), least);
     panel_tasks = divide_up(panels, panels_per_task);
     const int64_t parts = std::min(blocks.count, threads / panel_tasks);
     blocks_per_task = divide_up(blocks.count, std::max<int64_t>(parts, 1));
@@ -84,35 +81,35 @@ void matmul(const MatmulKernel& kernel, const MatmulShape& shape, const float* x
   const int64_t panels = divide_up(shape.columns, kPanelColumns);
   const size_t panel_bytes = static_cast<size_t>(shape.groups) * kPanelStepBytes;
   const Split split(shape, blocks, panels, workers.threads());
-  const auto multiply = [&](int64_t panel, int64_t count, int64_t block) {
+  const auto multiply = [&](int64_t panel, int64_t strip, int64_t strips, int64_t block) {
     const int64_t row = blocks.begin(block);
-    const int64_t column = panel * kPanelColumns;
+    const int64_t column = panel * kPanelColumns + strip * kStripColumns;
+    if (column >= shape.columns) return;
     const Tile tile{
         prepared.elements + row * row_bytes,
         prepared.info + row,
-        weights + panel * panel_bytes,
-        panel_bytes,
+        weights + panel * panel_bytes + strip * kStripStepBytes,
         shape.groups,
-        std::min(shape.columns - column, count * kPanelColumns),
+        std::min(shape.columns - column, strips * kStripColumns),
         column_scale == nullptr ? nullptr : column_scale + column,
         y + row * shape.columns + column,
         shape.columns,
     };
-    kernel.multiply(blocks.size(block), static_cast<int>(count), tile);
+    kernel.multiply(blocks.size(block), static_cast<int>(strips), tile);
   };
-  // Blocks of rows inside, so that a panel comes from memory once and then from the cache.
+  const int64_t strips = blocks.size(0) <= kernel.paired_rows ? 2 : 1;
+  // Blocks of rows inside, so that weights come from memory once and then from the cache.
   parallel_for(workers, split.panel_tasks * split.block_tasks, [&](int64_t task) {
     const int64_t first_block = task % split.block_tasks * split.blocks_per_task;
     const int64_t last_block = std::min(blocks.count, first_block + split.blocks_per_task);
     const int64_t first_panel = task / split.block_tasks * split.panels_per_task;
     const int64_t last_panel = std::min(panels, first_panel + split.panels_per_task);
-    const bool pairs = blocks.size(0) <= kernel.paired_rows;
-    for (int64_t panel = first_panel; panel < last_panel;) {
-      const int64_t count = pairs && panel + 2 <= last_panel ? 2 : 1;
-      for (int64_t block = first_block; block < last_block; ++block) {
-        multiply(panel, count, block);
+    for (int64_t panel = first_panel; panel < last_panel; ++panel) {
+      for (int64_t strip = 0; strip < 2; strip += strips) {
+        for (int64_t block = first_block; block < last_block; ++block) {
+          multiply(panel, strip, strips, block);
+        }
       }
-      panel += count;
     }
   });
 }

@@ -1,8 +1,10 @@
 // y[M, N] = x[M, K] times weights that were packed once.
 //
-// Weights are packed in panels of 32 columns. Within a panel, K is cut into groups of 2 (bfloat16)
-// or 4 (int8) elements, and a group's 32 columns lie side by side, 4 bytes each: what one dot
-// product instruction takes. A panel is therefore one stream of 128-byte steps.
+// Weights are packed in panels of 64 columns. Within a panel, K is cut into groups of 2 (bfloat16)
+// or 4 (int8) elements, and a group's 64 columns lie side by side, 4 bytes each: what the dot
+// product instructions take. With few rows a tile is as wide as a panel, so that all the weights
+// are one stream, which the hardware prefetches best if it is left alone. With more rows the
+// registers hold the sums of half a panel, a strip.
 //
 // Every element of y is one sum in the order of K, whichever tile it is computed in. So a row's
 // result has the same bits whatever M, the other rows and the number of threads are.
@@ -16,8 +18,10 @@
 
 namespace talipot {
 
-constexpr int kPanelColumns = 32;
-constexpr int kPanelStepBytes = 128;
+constexpr int kStripColumns = 32;
+constexpr int kStripStepBytes = 128;
+constexpr int kPanelColumns = 2 * kStripColumns;
+constexpr int kPanelStepBytes = 2 * kStripStepBytes;
 
 struct MatmulShape {
   int64_t rows;     // M
@@ -32,17 +36,16 @@ struct RowInfo {
   int32_t sum;
 };
 
-// A block of rows times one or two neighbouring panels.
+// A block of rows times a strip or a whole panel.
 struct Tile {
   const void* block;       // prepared rows, [groups][rows]
   const RowInfo* info;     // [rows]
-  const uint8_t* weights;  // the first panel
-  size_t panel_bytes;      // from one panel to the next
+  const uint8_t* weights;  // the first step's
   int64_t groups;
-  int64_t columns;           // how many of the panels' columns are y's
+  int64_t columns;           // how many of the tile's columns are y's
   const float* column_scale;  // [columns], or null
   float* y;                // the tile's first element
-  int64_t stride;          // from one row of y to the next
+  int64_t stride;  // from one row of y to the next
 };
 
 // One way to compute: instructions, and the blocking that suits their registers.
@@ -50,11 +53,11 @@ struct MatmulKernel {
   int group;         // elements of K in a group
   int element_bytes;  // of a prepared group of one row
   int max_rows;      // of a block
-  int paired_rows;   // blocks of up to this many rows take two panels at once; may be 0
+  int paired_rows;   // blocks of up to this many rows take both strips at once; may be 0
   // Rows x[rows, inner] into block [groups][rows]; `row` is scratch of [groups * group] floats.
   void (*prepare)(const float* x, int rows, int64_t inner, int64_t groups, void* block,
                   RowInfo* info);
-  void (*multiply)(int rows, int panels, const Tile& tile);
+  void (*multiply)(int rows, int strips, const Tile& tile);
 };
 
 const MatmulKernel& int8_kernel(Isa isa);
