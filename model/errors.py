@@ -4,7 +4,8 @@ TalipotError
 ├── ConfigError       invalid_config       a configuration value is out of range or unknown
 ├── CheckpointError   invalid_checkpoint   a checkpoint is damaged, incomplete or unsupported
 ├── TokenizerError    invalid_tokenizer    a tokenizer file is missing or unusable
-└── ExportError       unsupported_export   a model has a shape that a format cannot hold
+├── ExportError       unsupported_export   a model has a shape that a format cannot hold
+└── KernelsUnavailableError   kernels_unavailable   the CPU kernels were not built or are off
 """
 
 
@@ -36,3 +37,9 @@ class ExportError(TalipotError):
     """A model cannot be written in the requested format."""
 
     code = "unsupported_export"
+
+
+class KernelsUnavailableError(TalipotError):
+    """A CPU kernel was called that is not built here, or is turned off."""
+
+    code = "kernels_unavailable"
