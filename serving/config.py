@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from model.errors import ConfigError
 
 Dtype: TypeAlias = Literal["float32", "bfloat16"]
+Quantize: TypeAlias = Literal["auto", "none", "int8"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class EngineConfig:
         max_queued_requests: Requests that may wait for a slot; more are refused.
         max_queued_tokens: Tokens (prompt and max_tokens) that may wait; more are refused.
         dtype: Type of weights and cache: float32 or bfloat16.
+        quantize: int8 multiplies 8-bit weights with 8-bit activations (W8A8), on CPUs; auto does so
+            wherever the CPU kernels can, none nowhere.
         compilation_cache_dir: Where compiled programs are kept from one start to the next;
             $XDG_CACHE_HOME/talipot/xla (or ~/.cache/talipot/xla) if not given.
         use_compilation_cache: Keep compiled programs from one start to the next.
@@ -57,6 +60,7 @@ class EngineConfig:
     max_queued_requests: int = 256
     max_queued_tokens: int = 524_288
     dtype: Dtype = "float32"
+    quantize: Quantize = "auto"
     compilation_cache_dir: Path | None = None
     use_compilation_cache: bool = True
     fail_on_recompilation: bool = False
@@ -82,6 +86,8 @@ class EngineConfig:
         self._check_pages()
         if self.dtype not in ("float32", "bfloat16"):
             raise ConfigError(f"dtype={self.dtype!r} must be float32 or bfloat16")
+        if self.quantize not in get_args(Quantize):
+            raise ConfigError(f"quantize={self.quantize!r} must be one of {get_args(Quantize)}")
 
     def _check_pages(self) -> None:
         for field in ("smallest_key_bucket", "mixed_prefill_tokens"):

@@ -72,7 +72,7 @@ class Engine:
         """
         config = EngineConfig() if config is None else config
         model = LanguageModel.of_palm(
-            pretrained.name, pretrained.config, pretrained.params, config.dtype
+            pretrained.name, pretrained.config, pretrained.params, config.dtype, config.quantize
         )
         return cls(model, pretrained.tokenizer, config)
 
