@@ -114,9 +114,7 @@ def write_pages(
         )
     _check_placement(keys, table, start)
     pool = jax.ShapeDtypeStruct(key_pages.shape, key_pages.dtype)
-    call = jax.ffi.ffi_call(
-        "talipot_write_pages", (pool, pool), input_output_aliases={0: 0, 1: 1}
-    )
+    call = jax.ffi.ffi_call("talipot_write_pages", (pool, pool), input_output_aliases={0: 0, 1: 1})
     new_keys, new_values = call(key_pages, value_pages, keys, values, table, start)
     return new_keys, new_values
 
