@@ -1,11 +1,11 @@
 """The model package's exceptions.
 
 TalipotError
-├── ConfigError       invalid_config       a configuration value is out of range or unknown
-├── CheckpointError   invalid_checkpoint   a checkpoint is damaged, incomplete or unsupported
-├── TokenizerError    invalid_tokenizer    a tokenizer file is missing or unusable
-├── ExportError       unsupported_export   a model has a shape that a format cannot hold
-└── KernelsUnavailableError   kernels_unavailable   the CPU kernels were not built or are off
+├── ConfigError              invalid_config       a configuration value is out of range or unknown
+├── CheckpointError          invalid_checkpoint   a checkpoint is damaged, incomplete or unsupported
+├── TokenizerError           invalid_tokenizer    a tokenizer file is missing or unusable
+├── ExportError              unsupported_export   a model has a shape that a format cannot hold
+└── KernelsUnavailableError  kernels_unavailable  the CPU kernels were not built, or are turned off
 """
 
 

@@ -45,7 +45,7 @@ def pack_int8(weights: jax.Array) -> jax.Array:
             " 32-bit sums are exact"
         )
     unsigned = jax.lax.bitcast_convert_type(weights, jnp.uint8) ^ jnp.uint8(0x80)
-    return _pack(unsigned, _INT8_GROUP, np.uint8(0x80))
+    return _pack(unsigned, _INT8_GROUP, 0x80)
 
 
 def pack_bf16(weights: jax.Array) -> jax.Array:
@@ -62,7 +62,7 @@ def pack_bf16(weights: jax.Array) -> jax.Array:
         ValueError: They are not a matrix.
     """
     _check("weights", weights, jnp.bfloat16, 2)
-    return _pack(weights, _BF16_GROUP, jnp.bfloat16(0))
+    return _pack(weights, _BF16_GROUP, 0)
 
 
 def int8_matmul(
@@ -127,11 +127,11 @@ def bf16_matmul(
     return result
 
 
-def _pack(weights: jax.Array, group: int, zero: jax.Array) -> jax.Array:
+def _pack(weights: jax.Array, group: int, zero: int) -> jax.Array:
     inner, columns = weights.shape
     groups, panels = -(-inner // group), -(-columns // PANEL_COLUMNS)
     padding = ((0, groups * group - inner), (0, panels * PANEL_COLUMNS - columns))
-    padded = jnp.pad(weights, padding, constant_values=zero)
+    padded = jnp.pad(weights, padding, constant_values=np.asarray(zero, weights.dtype))
     return padded.reshape(groups, group, panels, PANEL_COLUMNS).transpose(2, 0, 3, 1)
 
 

@@ -66,7 +66,8 @@ def status() -> KernelStatus:
         raise ValueError(f"{ISA_VARIABLE}={wanted} is none of off, {', '.join(ISAS)}")
     try:
         best = ISAS.index(_load())
-    except (OSError, KernelsUnavailableError) as error:
+    # RuntimeError is XLA refusing a library that was built for another version of its interface.
+    except (OSError, RuntimeError, KernelsUnavailableError) as error:
         return KernelStatus(None, str(error))
     return KernelStatus(ISAS[min(best, ISAS.index(wanted))], None)
 

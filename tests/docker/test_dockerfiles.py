@@ -102,7 +102,7 @@ def test_the_build_context_holds_nothing_else() -> None:
     sources = ("api/", "serving/", "model/", "safety/", "memorization/")
     others = {file for file in files if not file.startswith(sources)}
     locks = {f".ci/lock/{name}.txt" for name in ("serve", "cuda13", "cuda12", "tpu")}
-    metadata = {"pyproject.toml", "README.md", "LICENSE"}
+    metadata = {"pyproject.toml", "setup.py", "README.md", "LICENSE"}
     always_sent = ".dockerignore"
     assert others == {*locks, *metadata, "docker/healthcheck.py", always_sent}
     assert not [file for file in files if file.endswith(".pyc")]

@@ -76,9 +76,11 @@ def files_outside(root: Path, folders: list[Path]) -> dict[Path, int]:
     }
 
 
-def test_only_the_user_is_left_out(image: Image) -> None:
-    (left_out,) = image.left_out
-    assert left_out.startswith("useradd ")
+def test_only_the_compiler_and_the_user_are_left_out(image: Image) -> None:
+    compiler, user = image.left_out
+    assert compiler.startswith("apt-get update ")
+    assert " g++ " in compiler
+    assert user.startswith("useradd ")
 
 
 def test_its_environment_has_no_installer(image: Image) -> None:

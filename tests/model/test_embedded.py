@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.quantization import FORMS, bits_per_byte, sample
 from model.checkpoint import load_pretrained, resolve_model
 from model.training.config import DataConfig, TrainingConfig
 from model.training.data import document_hash, read_documents
@@ -16,6 +17,7 @@ from tests.shared_data import shared_file
 MAX_WEIGHT_BYTES = 16_000_000
 MAX_BITS_PER_BYTE = 1.75
 SAMPLE_TOKENS = 32_768
+MAX_QUANTIZATION_LOSS = 0.01
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +72,12 @@ def test_it_predicts_books_that_it_has_not_seen(folder, tmp_path):
         batch_size=4,
     )
     assert found.bits_per_byte <= MAX_BITS_PER_BYTE
+
+
+def test_quantized_weights_predict_as_well(folder):
+    pretrained = load_pretrained(folder, dtype="float32")
+    heldout = shared_file("corpus/books-heldout.jsonl.xz")
+    tokens = sample(pretrained, folder, heldout, SAMPLE_TOKENS // 2)
+    exact, *others = (bits_per_byte(pretrained, tokens, *form) for form in FORMS.values())
+    for found in others:
+        assert found == pytest.approx(exact, rel=MAX_QUANTIZATION_LOSS)
