@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from model.activations import place, write_own_rows
 from model.config import PaLMConfig
 from model.layers import Block, KeyValues, Norm
 from model.parameters import (
@@ -86,7 +87,11 @@ class PaLM(nnx.Module):
             [B, T, D] in the parameters' dtype.
         """
         x = jnp.take(self.embedding[...], tokens, axis=0)
-        angles = rotary_angles(positions, self.config.head_dim, self.config.rope_theta)
+        cos, sin = rotary_angles(positions, self.config.head_dim, self.config.rope_theta)
+        angles = (
+            place(cos, "batch", "length", "head_dim"),
+            place(sin, "batch", "length", "head_dim"),
+        )
         for layer, block in enumerate(self.layers):
             x = run_block(layer, block, x, angles)
         return self.final_norm(x)
@@ -200,7 +205,10 @@ def _cached_block(
 
     def remember(keys: jax.Array, values: jax.Array) -> KeyValues:
         nonlocal stored
-        stored = (_write(cache[0], keys, start, rows), _write(cache[1], values, start, rows))
+        stored = (
+            write_own_rows(_write, cache[0], keys, start, rows),
+            write_own_rows(_write, cache[1], values, start, rows),
+        )
         return _read(stored[0], key_len, rows), _read(stored[1], key_len, rows)
 
     block: Block = nnx.merge(definition, state)
