@@ -10,9 +10,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from model.config import PaLMConfig
 from model.errors import ConfigError
@@ -96,9 +98,8 @@ def _check_padded(config: PaLMConfig, padded: PaLMConfig) -> None:
             raise ConfigError(f"padded {field}={large!r} must be the model's {small!r}")
 
 
-def _pad(
-    value: jax.Array, axes: tuple[str, ...], target: tuple[int, ...], kv_heads: int
-) -> jax.Array:
+def _pad(value: Any, axes: tuple[str, ...], target: tuple[int, ...], kv_heads: int) -> Any:
+    """A JAX or NumPy array with zeros added up to shape `target`."""
     shape = value.shape
     if value.shape == target:
         return value
@@ -110,4 +111,6 @@ def _pad(
     else:
         grouped = target
     widths = [(0, large - small) for small, large in zip(shape, grouped, strict=True)]
-    return jnp.pad(value.reshape(shape), widths).reshape(target)
+    # On the host if it is there: a whole kernel may be more than one device holds.
+    pad = np.pad if isinstance(value, np.ndarray) else jnp.pad
+    return pad(value.reshape(shape), widths).reshape(target)

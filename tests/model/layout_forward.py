@@ -38,21 +38,31 @@ _step = jax.jit(forward_step, static_argnums=0, static_argnames="key_len")
 class Case:
     """A model on one device, and the same under a layout on a mesh of 8."""
 
-    def __init__(self, config: PaLMConfig, layout: Layout, shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        config: PaLMConfig,
+        layout: Layout,
+        shape: tuple[int, int, int],
+        batch: int = BATCH,
+        has_rows: bool = False,
+    ) -> None:
         """Draw weights, tokens and a filled cache, and place them."""
         self.config, self.layout = config, layout
         self.mesh = make_layout_mesh(shape)
         rng = np.random.default_rng(0)
         self.weights = numpy_palm.random_weights(config, seed=6)
-        self.tokens = rng.integers(0, config.vocab_size, (BATCH, LENGTH), dtype=np.int32)
-        self.start = rng.integers(0, SLOT_LENGTH, BATCH, dtype=np.int32)
-        kv_shape = (BATCH, SLOT_LENGTH, config.num_kv_heads, config.head_dim)
+        self.tokens = rng.integers(0, config.vocab_size, (batch, LENGTH), dtype=np.int32)
+        self.start = rng.integers(0, SLOT_LENGTH, batch, dtype=np.int32)
+        # With rows, sequence b is not in slot b.
+        self.rows = rng.permutation(BATCH)[:batch].astype(np.int32) if has_rows else None
+        slots = BATCH if has_rows else batch
+        kv_shape = (slots, SLOT_LENGTH, config.num_kv_heads, config.head_dim)
         self.cache = [
             tuple(rng.standard_normal(kv_shape, dtype=np.float32) for _ in range(2))
             for _ in range(config.num_layers)
         ]
         self.padded, self.placed = place_parameters(config, self.weights, layout, self.mesh)
-        self.placed_cache = jax.device_put(self.cache, cache_sharding(layout, self.mesh, BATCH))
+        self.placed_cache = jax.device_put(self.cache, cache_sharding(layout, self.mesh, slots))
 
     def programs(self) -> tuple[Any, Any]:
         """Compiled for prefill ([B, T] tokens without a cache) and decode ([B, 1] against it)."""
@@ -65,6 +75,7 @@ class Case:
                 self.start,
                 self.placed_cache,
                 key_len=SLOT_LENGTH,
+                rows=self.rows,
             )
         return prefill.compile(), decode.compile()
 
@@ -72,12 +83,12 @@ class Case:
         """Largest differences from one device."""
         expected = _forward(self.config, self.weights, self.tokens)
         found = prefill(self.placed, self._split(self.tokens))
-        arguments = (self.start, self.cache)
+        first, rows = self.tokens[:, :1], self.rows
         hidden, cache = _step(
-            self.config, self.weights, self.tokens[:, :1], *arguments, key_len=SLOT_LENGTH
+            self.config, self.weights, first, self.start, self.cache, key_len=SLOT_LENGTH, rows=rows
         )
         found_hidden, found_cache = decode(
-            self.placed, self._split(self.tokens[:, :1]), self.start, self.placed_cache
+            self.placed, self._split(first), self.start, self.placed_cache, rows=rows
         )
         size = self.config.vocab_size
         hidden_logits = np.asarray(hide_padding(found, size))[..., size:]
@@ -132,7 +143,7 @@ def main() -> None:
             "differences": case.compare(*programs),
             "a_layer": _a_layer(EVEN, layout, programs),
         }
-    for name, config, shape in (
+    for name, config, shape, *options in (
         ("odd 1d/heads", ODD, (2, 2, 2)),
         ("odd 2d/batch", ODD, (2, 2, 2)),
         ("odd gather-x/batch", ODD, (2, 2, 2)),
@@ -142,9 +153,12 @@ def main() -> None:
         ("grouped 2d/batch", GROUPED, (2, 2, 2)),
         ("flat 2d/batch", ODD, (2, 4, 1)),
         ("wide 2d/heads", ODD, (4, 1, 2)),
+        ("six 2d/batch", ODD, (2, 2, 2), 6),
+        ("rows 2d/batch", ODD, (2, 2, 2), 4, True),
     ):
         feed_forward, attention = name.split()[1].split("/")
-        case = Case(config, Layout(feed_forward=feed_forward, attention=attention), shape)
+        layout = Layout(feed_forward=feed_forward, attention=attention)
+        case = Case(config, layout, shape, *options)
         found[name] = {"differences": case.compare(*case.programs())}
     print(json.dumps(found))
 

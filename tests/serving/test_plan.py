@@ -1,6 +1,8 @@
 """The plan's choices and predictions beside the figures of Pope et al. 2022 (arXiv 2211.05102)."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from serving.layout import MeshShape
 from serving.plan import Plan, plan
 from serving.workload import Workload
 
+ROOT = Path(__file__).parents[2]
 TPU = CHIPS["tpu-v4"]
 # The calibration is fitted to PaLM 540B's five figures (table 2 and section 4.4).
 FITTED_TOLERANCE = 0.10
@@ -26,7 +29,7 @@ def planned(model: str, chips: int, phase: str, batch: int, weights: str, **opti
 # Phase, batch, weights, layout, MFU, seconds a step: a token of the 64 where decoded.
 PALM_540B = [
     ("prefill", 1, "int8", "2d/heads", 0.43, 0.29),
-    ("decode", 64, "int8", "2d/batch", 0.14, 1.82 / 64),
+    ("decode", 64, "int8", "2d/batch", 0.14, 0.0285),
     ("decode", 64, "bf16", "2d/batch", None, 0.0369),
     ("prefill", 512, "bf16", "gather", 0.76, 85.2),
     ("decode", 512, "bf16", "2d/batch", 0.33, 6.0 / 64),
@@ -61,6 +64,29 @@ def test_palm_62b_to_which_nothing_was_fitted(chips, phase, batch, weights, layo
     # The published time and utilisation are one figure, written twice.
     model_flops = 2 * made.config.num_parameters * made.workload.tokens
     assert model_flops / (seconds * chips * TPU.peak_flops) == pytest.approx(mfu, rel=0.06)
+
+
+def test_the_document_has_todays_predictions():
+    rows = [
+        line.split("|")[1:-1]
+        for line in (ROOT / "docs" / "sharding.md").read_text().splitlines()
+        if re.match(r"\| (prefill|decode|\d+ chips), ", line)
+    ]
+    cases = [(64, *case) for case in PALM_540B] + PALM_62B
+    assert len(rows) == len(cases)
+    for row, (chips, phase, batch, weights, layout, _, seconds) in zip(rows, cases, strict=True):
+        assert f"{phase}, batch {batch}, {weights}" in row[0]
+        made = planned("palm-540b" if chips == 64 else "palm-62b", chips, phase, batch, weights)
+        cost = next(
+            one.cost
+            for one in made.candidates
+            if one.cost is not None
+            and one.layout.name == (made.chosen.layout.name if layout == "gather" else layout)
+        )
+        shown = cost.total_s * (1000 if phase == "decode" else 1)
+        assert float(row[2].split()[0]) == pytest.approx(shown, rel=0.005)
+        assert float(row[3]) == pytest.approx(cost.total_s / seconds, abs=0.0051)
+        assert row[4].split()[0] == made.chosen.layout.name
 
 
 def test_the_layout_depends_on_the_batch():
