@@ -1,7 +1,8 @@
-"""Write the lock files: exact versions of all that serving and the tests need.
+"""Write the lock files: exact versions of all that serving, the tests and accelerators need.
 
 Asks pip to resolve pyproject.toml's ranges without installing anything: first for the tests, then
-for serving within the tests' versions, so that both locks agree.
+for serving within the tests' versions, so that both locks agree; then for each kind of accelerator
+within both, and keeps what it needs beside serve.txt.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ HEADER = "# Written by `make lock`; exact versions of all that is needed, withou
 TORCH = "torch==2.13.0"
 # The build backend, so that the project itself installs without an environment for building.
 BACKEND = "setuptools>=77"
+# Extras of pyproject.toml; an image of docker/ installs the lock of one after serve.txt.
+ACCELERATORS = ("cuda13", "cuda12", "tpu")
 
 
 def resolve(*requirements: str) -> list[str]:
@@ -44,14 +47,19 @@ def write(name: str, lines: list[str]) -> None:
 
 
 def main() -> None:
-    """Write test.txt and serve.txt."""
+    """Write test.txt, serve.txt and a lock for each kind of accelerator."""
     test = resolve(".[test]", TORCH, BACKEND)
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
         constraints.write("\n".join(test))
         constraints.flush()
         serve = resolve(".", BACKEND, "--constraint", constraints.name)
+        accelerators = {
+            name: resolve(f".[{name}]", "--constraint", constraints.name) for name in ACCELERATORS
+        }
     write("test", test)
     write("serve", serve)
+    for name, lines in accelerators.items():
+        write(name, [line for line in lines if line not in serve])
 
 
 if __name__ == "__main__":

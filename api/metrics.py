@@ -104,16 +104,44 @@ _GAUGES = (
     ("talipot_queue_depth", "Requests that wait for a slot.", "queued"),
     ("talipot_requests_running", "Requests that hold a slot.", "running"),
     ("talipot_slots", "Slots for running requests.", "max_slots"),
-    ("talipot_kv_tokens_used", "Tokens in the key/value cache.", "kv_tokens_used"),
+    (
+        "talipot_kv_tokens_used",
+        "Positions of the key/value cache in pages that running requests hold.",
+        "kv_tokens_used",
+    ),
+    (
+        "talipot_kv_tokens_findable",
+        "Positions of the key/value cache in pages that later prompts can share.",
+        "kv_tokens_findable",
+    ),
     (
         "talipot_batch_invariant",
         "1 if a request's tokens do not depend on its neighbours in a batch.",
         "is_batch_invariant",
     ),
-    ("talipot_kv_tokens_capacity", "Tokens that the key/value cache holds.", "kv_tokens_capacity"),
+    (
+        "talipot_kv_tokens_capacity",
+        "Positions of the key/value cache in all pages.",
+        "kv_tokens_capacity",
+    ),
 )
 _COUNTERS = (
     ("talipot_prompt_tokens", "Prompt tokens taken in.", "prompt_tokens_total"),
+    (
+        "talipot_prefill_tokens",
+        "Prompt tokens of requests that were given a slot.",
+        "prefill_tokens_total",
+    ),
+    (
+        "talipot_prefix_cache_hit_tokens",
+        "Those of them that were found in the cache and not computed.",
+        "cached_tokens_total",
+    ),
+    (
+        "talipot_preemptions",
+        "How often a running request gave up its pages to others.",
+        "preemptions_total",
+    ),
     ("talipot_generated_tokens", "Tokens generated.", "generated_tokens_total"),
     ("talipot_steps", "Steps of the engine.", "steps_total"),
     ("talipot_compilations", "Programs compiled.", "compilations_total"),

@@ -15,17 +15,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from model.activations import into_attention, out_of_attention, place
-from model.attention import attend, attend_causally
 from model.config import PaLMConfig
 from model.linear import project
 from model.parameters import ONES, ZEROS, declare, fan_in
 from model.rope import rotate
 
-KeyValues: TypeAlias = tuple[jax.Array, jax.Array]
-"""Keys and values, each [B, S, K, H]."""
-
-Remember: TypeAlias = Callable[[jax.Array, jax.Array], KeyValues]
-"""Takes the new tokens' keys and values [B, T, K, H]; returns all that may be attended to."""
+Attend: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+"""Takes scaled queries [B, T, N, H] and the new tokens' keys and values [B, T, K, H]; returns the
+queries' attention [B, T, N, H] over all that they may see: earlier tokens and new ones up to their
+own."""
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array | None, eps: float) -> jax.Array:
@@ -92,17 +90,14 @@ class Attention(nnx.Module):
         self,
         x: jax.Array,
         angles: tuple[jax.Array, jax.Array],
-        mask: jax.Array | None,
-        remember: Remember,
+        attend: Attend,
     ) -> jax.Array:
         """Attend.
 
         Args:
             x: Normed input, [B, T, D].
             angles: RoPE's cosine and sine for the T positions.
-            mask: bool[B or 1, T, S]; True where a query may see a key. None is causal attention
-                among the T tokens themselves.
-            remember: Stores the new keys and values and returns those to attend to.
+            attend: Keeps the new keys and values where it wants to, and attends.
 
         Returns:
             [B, T, D].
@@ -118,12 +113,7 @@ class Attention(nnx.Module):
             config.head_dim**-0.5, x.dtype
         )
         key = rotate(key, angles, config.rope_style)
-        query, key, value = into_attention(query, key, value)
-        keys, values = remember(key, value)
-        if mask is None:
-            mixed = attend_causally(query, keys, values)
-        else:
-            mixed = attend(query, keys, values, mask)
+        mixed = attend(*into_attention(query, key, value))
         return project(out_of_attention(mixed), self.out[...], in_axes=2)
 
 
@@ -169,11 +159,10 @@ class Block(nnx.Module):
         self,
         x: jax.Array,
         angles: tuple[jax.Array, jax.Array],
-        mask: jax.Array | None,
-        remember: Remember,
+        attend: Attend,
     ) -> jax.Array:
         """Apply the block to [B, T, D]; arguments as in `Attention`."""
         normed = place(self.norm(x), "batch", "length", "model")
         mlp_input = normed if self.mlp_norm is None else self.mlp_norm(x)
-        y = x + self.attention(normed, angles, mask, remember) + self.mlp(mlp_input)
+        y = x + self.attention(normed, angles, attend) + self.mlp(mlp_input)
         return place(y, "batch", "length", "model")

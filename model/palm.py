@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from model.activations import place, write_own_rows
+from model.activations import on_own_pages, place
+from model.attention import attend_causally
 from model.config import PaLMConfig
-from model.layers import Block, KeyValues, Norm
+from model.kv_cache import KeyValues, KVCache, attend_and_store, init_cache
+from model.layers import Block, Norm
 from model.parameters import (
     UNIT_NORMAL,
     Params,
@@ -28,9 +30,6 @@ from model.parameters import (
     init_parameters,
 )
 from model.rope import rotary_angles
-
-if TYPE_CHECKING:
-    from jax.typing import DTypeLike
 
 __all__ = [
     "KVCache",
@@ -46,17 +45,11 @@ __all__ = [
     "unembed",
 ]
 
-KVCache: TypeAlias = list[KeyValues]
-"""A pair of keys and values for each layer, each [slots, S, K, H]."""
-
 Angles: TypeAlias = tuple[jax.Array, jax.Array]
 """RoPE's cosine and sine."""
 
 RunBlock: TypeAlias = Callable[[int, Block, jax.Array, Angles], jax.Array]
 """Takes a layer's number, its block, its input [B, T, D] and the angles; returns its output."""
-
-# Beyond this many rows one scatter compiles faster than a chain of in-place slice updates.
-_MAX_UNROLLED_ROWS = 64
 
 
 class PaLM(nnx.Module):
@@ -117,7 +110,7 @@ def forward_hidden(config: PaLMConfig, params: Params, tokens: jax.Array) -> jax
     positions = jnp.arange(length, dtype=jnp.int32)[None]
     model: PaLM = bind(config, params)
     return model.hidden(
-        tokens, positions, lambda _, block, x, angles: block(x, angles, None, _keep_new)
+        tokens, positions, lambda _, block, x, angles: block(x, angles, attend_causally)
     )
 
 
@@ -132,52 +125,38 @@ def forward(config: PaLMConfig, params: Params, tokens: jax.Array) -> jax.Array:
     return unembed(config, params, forward_hidden(config, params, tokens))
 
 
-def init_cache(
-    config: PaLMConfig, num_slots: int, max_len: int, dtype: DTypeLike = jnp.float32
-) -> KVCache:
-    """An empty cache: per layer keys and values of [num_slots, max_len, K, H]."""
-    shape = (num_slots, max_len, config.num_kv_heads, config.head_dim)
-    return [(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.num_layers)]
-
-
 def forward_step(
     config: PaLMConfig,
     params: Params,
     tokens: jax.Array,
     start: jax.Array,
     cache: KVCache,
-    *,
-    key_len: int,
-    rows: jax.Array | None = None,
+    pages: jax.Array,
 ) -> tuple[jax.Array, KVCache]:
     """Run new tokens against the cache and remember them in it.
 
-    Row b's tokens take positions start[b] … start[b]+T-1; their keys and values are written there,
-    and they attend to every position up to their own among the first `key_len`.
+    Row b's tokens take positions start[b] … start[b]+T-1; their keys and values are written to the
+    row's pages there, and they attend to every position up to their own.
 
     Args:
         config: The model's shape.
         params: Its parameters.
         tokens: int32[B, T].
-        start: int32[B]; start + T must not pass the cache's length, nor `key_len` for a row
-            whose output is used.
+        start: int32[B]; a multiple of the page size if T is one.
         cache: As from `init_cache`; donate it, so that it is updated in place.
-        key_len: How many cache positions are read (static).
-        rows: int32[B], the cache slot of each row; None means row b is slot b (B == slots).
+        pages: int32[B, P]; the pages of each row, see `model.kv_cache`. They hold at least
+            start + T positions of every row whose output is used. Under a layout they count from
+            the first page of the row's chip, see `model.activations.on_own_pages`.
 
     Returns:
         Final-normed hidden states [B, T, D], and the cache.
     """
-    length = tokens.shape[1]
-    positions = start[:, None] + jnp.arange(length, dtype=jnp.int32)[None]
-    mask = positions[:, :, None] >= jnp.arange(key_len, dtype=jnp.int32)[None, None]
+    positions = start[:, None] + jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
     updated: KVCache = []
 
     def run_block(layer: int, block: Block, x: jax.Array, angles: Angles) -> jax.Array:
         definition, state = nnx.split(block)
-        x, stored = _cached_block(
-            definition, state, x, angles, mask, cache[layer], start, rows, key_len=key_len
-        )
+        x, stored = _cached_block(definition, state, x, angles, cache[layer], pages, start)
         updated.append(stored)
         return x
 
@@ -187,61 +166,23 @@ def forward_step(
 
 # Compiled into the caller's program. On its own, JAX traces and lowers it once for all layers,
 # which is most of what a warm start of a server waits for.
-@functools.partial(jax.jit, static_argnames=("definition", "key_len"))
+@functools.partial(jax.jit, static_argnames=("definition",))
 def _cached_block(
     definition: nnx.GraphDef[Block],
     state: nnx.State[Any, Any],
     x: jax.Array,
     angles: Angles,
-    mask: jax.Array,
     cache: KeyValues,
+    pages: jax.Array,
     start: jax.Array,
-    rows: jax.Array | None,
-    *,
-    key_len: int,
 ) -> tuple[jax.Array, KeyValues]:
     """One block on [B, T, D] against its layer's cache; arguments as in `forward_step`."""
     stored = cache
 
-    def remember(keys: jax.Array, values: jax.Array) -> KeyValues:
+    def attend(query: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
         nonlocal stored
-        stored = (
-            write_own_rows(_write, cache[0], keys, start, rows),
-            write_own_rows(_write, cache[1], values, start, rows),
-        )
-        return _read(stored[0], key_len, rows), _read(stored[1], key_len, rows)
+        mixed, stored = on_own_pages(attend_and_store, (query, keys, values), cache, pages, start)
+        return mixed
 
     block: Block = nnx.merge(definition, state)
-    return block(x, angles, mask, remember), stored
-
-
-def _keep_new(keys: jax.Array, values: jax.Array) -> KeyValues:
-    return keys, values
-
-
-def _write(
-    buffer: jax.Array, new: jax.Array, start: jax.Array, rows: jax.Array | None
-) -> jax.Array:
-    """Write new [B, T, K, H] into buffer [slots, S, K, H] at each row's start."""
-    new = new.astype(buffer.dtype)
-    batch, length = new.shape[:2]
-    slots = jnp.arange(batch, dtype=jnp.int32) if rows is None else rows
-    if batch > _MAX_UNROLLED_ROWS:
-        offsets = start[:, None] + jnp.arange(length, dtype=jnp.int32)[None]
-        return buffer.at[slots[:, None], offsets].set(new)
-    zero = jnp.zeros((), jnp.int32)
-    for row in range(batch):
-        index = (slots[row], start[row], zero, zero)
-        buffer = jax.lax.dynamic_update_slice(buffer, new[row : row + 1], index)
-    return buffer
-
-
-def _read(buffer: jax.Array, key_len: int, rows: jax.Array | None) -> jax.Array:
-    """The first `key_len` positions of each row's slot, [B, key_len, K, H]."""
-    if rows is None:
-        return buffer[:, :key_len]
-    if rows.shape[0] == 1:
-        size = (1, key_len, *buffer.shape[2:])
-        zero = jnp.zeros((), jnp.int32)
-        return jax.lax.dynamic_slice(buffer, (rows[0], zero, zero, zero), size)
-    return buffer[rows, :key_len]
+    return block(x, angles, attend), stored

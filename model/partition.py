@@ -131,12 +131,14 @@ def place_parameters(
     return padded, unflatten(placed)
 
 
-def cache_sharding(layout: Layout, mesh: Mesh, num_slots: int) -> NamedSharding:
-    """How keys and values [slots, S, K, H] are stored: by sequence, or whole on every device.
+def cache_sharding(layout: Layout, mesh: Mesh, batch: int) -> NamedSharding:
+    """How keys and values [pages, page_size, K, H] are stored for steps of `batch` rows.
 
-    The slots are split over as many of the layout's mesh axes as divide their number.
+    The pages are split as the rows are: over as many of the mesh axes that `layout` splits
+    attention's batch over as divide `batch`; over none of them, every device has all pages. What
+    a row's table then means, `model.activations.on_own_pages` says.
     """
-    over = dividing(num_slots, activation_rules(layout)["attention_batch"], mesh.shape)
+    over = dividing(batch, activation_rules(layout)["attention_batch"], mesh.shape)
     return NamedSharding(mesh, PartitionSpec(over or None))
 
 

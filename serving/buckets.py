@@ -26,8 +26,9 @@ class Buckets:
         chunk_keys: Cache positions that a prompt chunk's program reads.
         batches: Requests in a decode step.
         decode_keys: Cache positions that a decode step's program reads.
-        cache_tokens: Positions of a slot: a multiple of the largest chunk, so that a padded chunk
-            never passes the end, and at least the context.
+        cache_tokens: Positions in a slot's page table: a multiple of the largest chunk, so that a
+            padded chunk never passes the end, and at least the context.
+        page_size: Positions of a page; divides every other size but `batches`.
     """
 
     chunks: tuple[int, ...]
@@ -35,6 +36,7 @@ class Buckets:
     batches: tuple[int, ...]
     decode_keys: tuple[int, ...]
     cache_tokens: int
+    page_size: int
 
     @classmethod
     def of(cls, config: EngineConfig, context_tokens: int) -> Buckets:
@@ -50,6 +52,7 @@ class Buckets:
             batches=doublings(_SMALLEST_BATCH, max(_SMALLEST_BATCH, config.max_slots)),
             decode_keys=keys,
             cache_tokens=cache_tokens,
+            page_size=config.page_size,
         )
 
     @property

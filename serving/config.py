@@ -17,13 +17,20 @@ class EngineConfig:
     """How a model is run. `docs/structure.md` walks a request through the parts named here.
 
     Attributes:
-        max_slots: Requests that generate at the same time; each slot holds a whole context.
+        max_slots: Requests that generate at the same time.
+        page_size: Tokens of a page of the key/value cache; prompts share whole pages.
+        kv_pages: Pages of the key/value cache; enough for every slot to hold a whole context if not
+            given. With fewer, the request that is last in order waits when they run out.
+        use_prefix_cache: Keep what was computed, for prompts that begin with the same tokens.
         max_model_len: Tokens of prompt and completion together; the model's own limit if not given.
         prefill_buckets: Prompt chunk lengths that are compiled; the largest is the chunk in which
             a long prompt is taken in.
         smallest_key_bucket: Cache positions that the cheapest step reads; compiled are this and
             its doublings up to the context.
         token_budget: Most tokens, of prompts and of generation, in one step.
+        mixed_prefill_tokens: Most prompt tokens in a step that also serves running requests, so
+            that they do not wait long for it.
+        ageing_s: Seconds of waiting that make up for one level of priority.
         max_queued_requests: Requests that may wait for a slot; more are refused.
         max_queued_tokens: Tokens (prompt and max_tokens) that may wait; more are refused.
         dtype: Type of weights and cache: float32 or bfloat16.
@@ -38,10 +45,15 @@ class EngineConfig:
     """
 
     max_slots: int = 16
+    page_size: int = 16
+    kv_pages: int | None = None
+    use_prefix_cache: bool = True
     max_model_len: int | None = None
     prefill_buckets: tuple[int, ...] = (16, 64, 256)
     smallest_key_bucket: int = 256
     token_budget: int = 512
+    mixed_prefill_tokens: int = 64
+    ageing_s: float = 30.0
     max_queued_requests: int = 256
     max_queued_tokens: int = 524_288
     dtype: Dtype = "float32"
@@ -51,7 +63,8 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         """Check every field and what they mean together."""
-        for field in ("max_slots", "smallest_key_bucket", "max_queued_tokens"):
+        counts = ("max_slots", "page_size", "smallest_key_bucket", "max_queued_tokens")
+        for field in (*counts, "mixed_prefill_tokens"):
             _check_at_least(field, getattr(self, field), 1)
         _check_at_least("max_queued_requests", self.max_queued_requests, 0)
         if self.max_model_len is not None:
@@ -66,8 +79,41 @@ class EngineConfig:
                 f"{buckets[-1]} tokens (prefill_buckets) and one for each of the "
                 f"{self.max_slots} slots (max_slots)"
             )
+        self._check_pages()
         if self.dtype not in ("float32", "bfloat16"):
             raise ConfigError(f"dtype={self.dtype!r} must be float32 or bfloat16")
+
+    def _check_pages(self) -> None:
+        for field in ("smallest_key_bucket", "mixed_prefill_tokens"):
+            if getattr(self, field) % self.page_size:
+                raise ConfigError(
+                    f"{field}={getattr(self, field)} must be a multiple of "
+                    f"page_size={self.page_size}"
+                )
+        if any(bucket % self.page_size for bucket in self.prefill_buckets):
+            raise ConfigError(
+                f"prefill_buckets={self.prefill_buckets} must be multiples of "
+                f"page_size={self.page_size}"
+            )
+        if self.kv_pages is not None:
+            _check_at_least("kv_pages", self.kv_pages, 1)
+        if not 0 <= self.ageing_s < float("inf"):
+            raise ConfigError(f"ageing_s={self.ageing_s} must be finite and at least 0")
+
+    def num_pages(self, context_tokens: int) -> int:
+        """Pages of the cache for a context of `context_tokens`, the scratch page included.
+
+        Raises:
+            ConfigError: `kv_pages` do not hold one context.
+        """
+        each = -(-context_tokens // self.page_size)
+        pages = each * self.max_slots if self.kv_pages is None else self.kv_pages
+        if pages < each:
+            raise ConfigError(
+                f"kv_pages={pages} must be at least {each}: the pages of {self.page_size} tokens "
+                f"(page_size) that one context of {context_tokens} tokens takes"
+            )
+        return pages + 1
 
     def context_tokens(self, max_seq_len: int) -> int:
         """Tokens of prompt and completion together, for a model that can take `max_seq_len`.

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import logging
 import threading
@@ -12,17 +13,22 @@ import time
 from collections import deque
 from typing import TypeAlias
 
+import numpy as np
+
 from model.tokenizer import Tokenizer
 from serving.admission import check_request
 from serving.config import EngineConfig
 from serving.engine_stats import EngineStats
 from serving.errors import InvariantError, RequestError
 from serving.output import Delta, FinishReason, TokenLogprob
+from serving.pages import PagePool
+from serving.programs import ON_DEVICE
 from serving.request import GenerationRequest
 from serving.runner import DecodeRow, HostLogprobs, Runner
-from serving.sampler import Logprobs
-from serving.scheduler import DecodeToken, PromptChunk, Scheduler, StepPlan
+from serving.sampler import Logprobs, Sampled
+from serving.scheduler import Scheduler, SchedulerLimits
 from serving.sequence import DEADLINE, Sequence
+from serving.step_plan import Admission, DecodeToken, PromptChunk, StepPlan
 
 logger = logging.getLogger(__name__)
 
@@ -30,23 +36,43 @@ Emitted: TypeAlias = list[tuple[Sequence, Delta]]
 """Deltas of a step with their requests, in order."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Launched:
+    """A step that the device has, or has done.
+
+    Attributes:
+        chunks: Each with its request and the logprobs of its tokens.
+        decodes: The requests of the decode step's rows.
+        sampled: What that step gives; None without one.
+        tokens: Tokens in the step.
+        started: When it was launched, on the clock of `time.perf_counter`.
+    """
+
+    chunks: list[tuple[PromptChunk, Sequence, Logprobs]]
+    decodes: list[Sequence]
+    sampled: Sampled | None
+    tokens: int
+    started: float
+
+
 class EngineCore:
     """Scheduler, runner and sequences put together."""
 
     def __init__(self, runner: Runner, tokenizer: Tokenizer | None, config: EngineConfig) -> None:
-        """Serve with a runner that `make_ready` has prepared (or will before the first step)."""
+        """Serve with a runner that is ready, or call `make_ready` before the first step.
+
+        `config` is the runner's, or one that asks for no more than it has.
+        """
         self.runner = runner
         self.tokenizer = tokenizer
         self.changed = threading.Condition()
         """Held while the books change; notified when there is something new to do."""
         self._config = config
         self._scheduler = Scheduler(
-            max_slots=config.max_slots,
-            token_budget=config.token_budget,
-            chunk_tokens=runner.buckets.largest_chunk,
-            max_queued_requests=config.max_queued_requests,
-            max_queued_tokens=config.max_queued_tokens,
+            _limits(config, runner),
+            PagePool(config.num_pages(runner.max_model_len), config.page_size),
         )
+        self._in_flight: _Launched | None = None
         self._sequences: dict[str, Sequence] = {}
         self._slots: dict[str, int] = {}
         self._stepless: deque[Sequence] = deque()
@@ -54,6 +80,11 @@ class EngineCore:
         # A heap; the number keeps sequences from being compared, and some may have ended.
         self._deadlines: list[tuple[float, int, Sequence]] = []
         self._steps = self._generated = self._prompt_tokens = self._finished = self._aborted = 0
+
+    def make_ready(self) -> None:
+        """Prepare the runner; how prompts may be cut and shared depends on what it finds."""
+        self.runner.make_ready()
+        self._scheduler.limits = _limits(self._config, self.runner)
 
     @property
     def vocab_size(self) -> int:
@@ -64,7 +95,7 @@ class EngineCore:
     @property
     def has_work(self) -> bool:
         """Whether `step` would do something."""
-        return bool(self._sequences)
+        return bool(self._sequences) or self._in_flight is not None
 
     def prepare(self, request: GenerationRequest) -> Sequence:
         """Check a request against the model.
@@ -108,23 +139,25 @@ class EngineCore:
         self._aborts.append(sequence)
 
     def step(self) -> Emitted:
-        """Do one step's work; returns what every request gained."""
-        started = time.perf_counter()
+        """Launch the next step, then take in what the step before gave every request.
+
+        So the device computes while the host turns tokens into text. A request that turns out to
+        have ended is in one step more, whose token for it is dropped.
+        """
         emitted: Emitted = []
         with self.changed:
             self._end_requests(emitted)
             plan = self._scheduler.plan()
-        for request_id, slot in plan.admitted:
-            self._open(request_id, slot)
-        gained = self._run(plan)
+        finished, self._in_flight = self._in_flight, self._launch(plan)
+        gained = [] if finished is None else self._collect(finished)
         with self.changed:
             self._steps += 1
             for sequence, delta in gained:
                 if delta.finish_reason is not None:
                     self._forget(sequence)
-            if plan.tokens:
-                elapsed = time.perf_counter() - started
-                self._scheduler.throughput.record(sum(plan.tokens.values()), elapsed)
+            if finished is not None and finished.tokens:
+                elapsed = time.perf_counter() - finished.started
+                self._scheduler.throughput.record(finished.tokens, elapsed)
             if not self._sequences:
                 self._check()
         return emitted + gained
@@ -137,8 +170,12 @@ class EngineCore:
                 queued_tokens=self._scheduler.queued_tokens,
                 running=self._scheduler.num_running,
                 max_slots=self._config.max_slots,
-                kv_tokens_used=self._scheduler.computed_tokens,
-                kv_tokens_capacity=self._config.max_slots * self.runner.max_model_len,
+                kv_tokens_used=self._scheduler.pool.held * self._config.page_size,
+                kv_tokens_capacity=self._scheduler.pool.capacity * self._config.page_size,
+                kv_tokens_findable=self._scheduler.pool.findable * self._config.page_size,
+                prefill_tokens_total=self._scheduler.prompt_tokens_total,
+                cached_tokens_total=self._scheduler.cached_tokens_total,
+                preemptions_total=self._scheduler.preemptions_total,
                 prompt_tokens_total=self._prompt_tokens,
                 generated_tokens_total=self._generated,
                 finished_total=self._finished,
@@ -147,6 +184,7 @@ class EngineCore:
                 compilations_total=self.runner.compilations,
                 recompilations_after_ready=0,
                 is_batch_invariant=self.runner.is_batch_invariant,
+                is_chunk_invariant=self.runner.is_chunk_invariant,
             )
 
     def _enqueue(self, sequence: Sequence) -> None:
@@ -159,9 +197,11 @@ class EngineCore:
         if sequence.needs_steps:
             self._scheduler.add(
                 request.request_id,
-                prompt_tokens=len(request.prompt_token_ids),
+                prompt=request.prompt_token_ids,
                 max_tokens=request.params.max_tokens,
                 priority=request.priority,
+                # Every prompt token that is to be scored must be computed.
+                may_skip=self._config.use_prefix_cache and not sequence.wants_prompt_logprobs,
             )
         else:
             self._stepless.append(sequence)
@@ -206,67 +246,98 @@ class EngineCore:
         if slot is not None:
             self.runner.close_slot(slot)
 
-    def _open(self, request_id: str, slot: int) -> None:
-        sequence = self._sequences[request_id]
-        self._slots[request_id] = slot
+    def _launch(self, plan: StepPlan) -> _Launched | None:
+        """Carry out a plan: slots change hands, then the programs are handed to the device."""
+        started = time.perf_counter()
+        for departure in plan.departed:
+            self.runner.close_slot(self._slots.pop(departure.request_id))
+        for admission in plan.admitted:
+            self._open(admission)
+        for placement in plan.placements:
+            self.runner.place_page(placement.slot, placement.index, placement.page)
+        chunks = [self._launch_chunk(chunk) for chunk in plan.chunks]
+        rows = [self._row(decode) for decode in plan.decodes]
+        if not chunks and not rows:
+            return None
+        return _Launched(
+            chunks=chunks,
+            decodes=[self._sequences[decode.request_id] for decode in plan.decodes],
+            sampled=self.runner.decode(rows) if rows else None,
+            tokens=sum(plan.tokens.values()),
+            started=started,
+        )
+
+    def _open(self, admission: Admission) -> None:
+        sequence = self._sequences[admission.request_id]
+        self._slots[admission.request_id] = admission.slot
         self.runner.open_slot(
-            slot,
+            admission.slot,
             sequence.request.params,
             seed=sequence.seed,
             prompt=sequence.request.prompt_token_ids,
+            generated=sequence.generated,
             stops=sequence.stop_ids,
         )
 
-    def _start_chunk(self, chunk: PromptChunk) -> Logprobs:
+    def _launch_chunk(self, chunk: PromptChunk) -> tuple[PromptChunk, Sequence, Logprobs]:
         sequence = self._sequences[chunk.request_id]
         prompt = sequence.request.prompt_token_ids
         end = chunk.start + chunk.length
-        targets = prompt[chunk.start + 1 : end + 1] if sequence.wants_prompt_logprobs else None
-        return self.runner.prefill(chunk.slot, chunk.start, prompt[chunk.start : end], targets)
+        tokens = [*prompt, *sequence.generated][chunk.start : end]
+        targets = None
+        # A request that was preempted after its prompt was scored is not scored again.
+        if sequence.wants_prompt_logprobs and chunk.start + 1 < len(prompt):
+            targets = prompt[chunk.start + 1 : end + 1]
+            targets += (0,) * (chunk.length - len(targets))
+        return chunk, sequence, self.runner.prefill(chunk.slot, chunk.start, tokens, targets)
 
-    def _run(self, plan: StepPlan) -> Emitted:
-        """Run a plan's programs and take in what they gave."""
+    def _row(self, decode: DecodeToken) -> DecodeRow:
+        sequence = self._sequences[decode.request_id]
+        prompt = sequence.request.prompt_token_ids
+        generated = decode.position + 1 - len(prompt)
+        token = ON_DEVICE
+        if decode.is_known:
+            token = sequence.generated[generated - 1] if generated else prompt[-1]
+        return DecodeRow(token, decode.slot, decode.position, generated)
+
+    def _collect(self, launched: _Launched) -> Emitted:
+        """Wait for a step and give its results to the requests that still want them."""
         emitted: Emitted = []
-        pending = [self._start_chunk(chunk) for chunk in plan.chunks]
         tokens: list[int] = []
         logprobs: HostLogprobs | None = None
-        if plan.decodes:
-            tokens, logprobs = self._decode(plan.decodes)
-        elif pending:
+        if launched.sampled is not None:
+            tokens = np.asarray(launched.sampled.tokens).tolist()
+            if any(each.request.params.logprobs is not None for each in launched.decodes):
+                logprobs = HostLogprobs.read(launched.sampled.logprobs)
+        else:
             # Steps must not pile up on the device: aborts and deadlines act between them.
-            self.runner.wait(pending[-1])
-        for chunk, scored in zip(plan.chunks, pending, strict=True):
-            self._take_prompt_logprobs(chunk, scored)
-            self._end_if_scored(chunk, emitted)
-        for row, decode in enumerate(plan.decodes):
-            self._take_token(decode, tokens[row], logprobs, row, emitted)
+            self.runner.wait(launched.chunks[-1][-1])
+        for chunk, sequence, scored in launched.chunks:
+            if self._is_live(sequence):
+                self._take_prompt_logprobs(chunk, sequence, scored)
+                self._end_if_scored(chunk, sequence, emitted)
+        for row, sequence in enumerate(launched.decodes):
+            if self._is_live(sequence):
+                self._take_token(sequence, tokens[row], logprobs, row, emitted)
         return emitted
 
-    def _decode(self, decodes: tuple[DecodeToken, ...]) -> tuple[list[int], HostLogprobs | None]:
-        rows = []
-        wants_logprobs = False
-        for decode in decodes:
-            sequence = self._sequences[decode.request_id]
-            wants_logprobs |= sequence.request.params.logprobs is not None
-            rows.append(
-                DecodeRow(sequence.newest, decode.slot, decode.position, sequence.generated)
-            )
-        return self.runner.decode(rows, wants_logprobs=wants_logprobs)
-
-    def _take_prompt_logprobs(self, chunk: PromptChunk, scored: Logprobs) -> None:
-        sequence = self._sequences[chunk.request_id]
+    def _take_prompt_logprobs(
+        self, chunk: PromptChunk, sequence: Sequence, scored: Logprobs
+    ) -> None:
         width = sequence.request.params.prompt_logprobs
-        if width is not None:
-            prompt = sequence.request.prompt_token_ids
+        if width is None:
+            return
+        prompt = sequence.request.prompt_token_ids
+        known, end = sequence.scored, min(chunk.start + chunk.length, len(prompt) - 1)
+        if end > known:
             host = HostLogprobs.read(scored)
             sequence.add_prompt_logprobs(
-                _token_logprob(prompt[chunk.start + 1 + row], host, row, width)
-                for row in range(chunk.length)
+                _token_logprob(prompt[index + 1], host, index - chunk.start, width)
+                for index in range(known, end)
             )
 
-    def _end_if_scored(self, chunk: PromptChunk, emitted: Emitted) -> None:
+    def _end_if_scored(self, chunk: PromptChunk, sequence: Sequence, emitted: Emitted) -> None:
         """End a request that only wanted its prompt scored, at its last chunk."""
-        sequence = self._sequences[chunk.request_id]
         request = sequence.request
         last = chunk.start + chunk.length == len(request.prompt_token_ids) - 1
         if last and not request.params.max_tokens:
@@ -274,17 +345,16 @@ class EngineCore:
 
     def _take_token(
         self,
-        decode: DecodeToken,
+        sequence: Sequence,
         token: int,
         logprobs: HostLogprobs | None,
         row: int,
         emitted: Emitted,
     ) -> None:
         """Give a request its sampled token."""
-        sequence = self._sequences[decode.request_id]
+        request_id = sequence.request.request_id
         if token < 0:
-            logger.error("request %s: the logits are not finite", decode.request_id)
-            self.runner.erase_slot(decode.slot)
+            logger.error("request %s: the logits are not finite", request_id)
             emitted.append((sequence, sequence.finish("error")))
             return
         width = sequence.request.params.logprobs
@@ -292,6 +362,7 @@ class EngineCore:
         if width is not None and logprobs is not None:
             logprob = _token_logprob(token, logprobs, row, width)
         self._generated += 1
+        self._scheduler.add_token(request_id, token)
         emitted.append((sequence, sequence.add_token(token, logprob)))
 
     def _check(self) -> None:
@@ -302,6 +373,22 @@ class EngineCore:
                 f"no request is in progress, but {len(self._scheduler)} are scheduled and the "
                 f"slots {sorted(self._slots.values())} are held"
             )
+
+
+def _limits(config: EngineConfig, runner: Runner) -> SchedulerLimits:
+    # What is computed in one way only may be shared and cut in any way.
+    chunk = runner.buckets.largest_chunk
+    is_free = runner.is_chunk_invariant
+    return SchedulerLimits(
+        max_slots=config.max_slots,
+        token_budget=config.token_budget,
+        chunk_tokens=chunk,
+        mixed_chunk_tokens=min(chunk, config.mixed_prefill_tokens) if is_free else chunk,
+        share_tokens=config.page_size if is_free else chunk,
+        max_queued_requests=config.max_queued_requests,
+        max_queued_tokens=config.max_queued_tokens,
+        ageing_s=config.ageing_s,
+    )
 
 
 def _token_logprob(token: int, logprobs: HostLogprobs, row: int, width: int) -> TokenLogprob:

@@ -116,7 +116,7 @@ class Engine:
             raise EngineStoppedError(f"an engine starts once; this one is {self._state}")
         self._loop = asyncio.get_running_loop()
         try:
-            await asyncio.to_thread(self._runner.make_ready)
+            await asyncio.to_thread(self._core.make_ready)
         except BaseException:
             self._state = "failed"
             raise

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jax.typing import DTypeLike
 
 Cache: TypeAlias = Any
-"""A pytree of arrays [slots, tokens, ...]; donated to every program that writes it."""
+"""A pytree of arrays [pages, page_size, ...]; donated to every program that writes it."""
 
 
 class ForwardStep(Protocol):
@@ -29,9 +29,7 @@ class ForwardStep(Protocol):
         tokens: jax.Array,
         start: jax.Array,
         cache: Cache,
-        *,
-        key_len: int,
-        rows: jax.Array | None,
+        pages: jax.Array,
     ) -> tuple[jax.Array, Cache]:
         """Hidden states [B, T, D] of int32[B, T] tokens, and the cache with them in it."""
         ...
@@ -46,7 +44,7 @@ class LanguageModel:
         vocab_size: Number of token ids.
         max_seq_len: Longest sequence in tokens.
         params: A pytree of arrays.
-        init_cache: (slots, tokens, dtype) to an empty cache.
+        init_cache: (pages, page_size, dtype) to an empty cache.
         forward_step: New tokens to hidden states.
         unembed: (params, hidden [..., D]) to logits float32[..., V].
     """

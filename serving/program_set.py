@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from serving.buckets import Buckets
 from serving.compilation import Compiler, Executable
 from serving.language_model import LanguageModel
-from serving.programs import DECODE_FIELDS, decode, erase, prefill, remember
+from serving.programs import DECODE_FIELDS, decode, prefill, remember
 from serving.sampling_state import SettingsTable, TokenMemory
 
 
@@ -25,22 +25,27 @@ class ProgramSet:
         prefill: By (chunk length, cache positions read).
         decode: By (rows, cache positions read).
         remember: Starts a slot's token memory.
-        erase: Zeroes a slot's cache.
     """
 
     prefill: Mapping[tuple[int, int], Executable]
     decode: Mapping[tuple[int, int], Executable]
     remember: Executable
-    erase: Executable
 
     @classmethod
     def compile(
-        cls, model: LanguageModel, buckets: Buckets, *, slots: int, dtype: str, compiler: Compiler
+        cls,
+        model: LanguageModel,
+        buckets: Buckets,
+        *,
+        slots: int,
+        num_pages: int,
+        dtype: str,
+        compiler: Compiler,
     ) -> ProgramSet:
-        """Compile for caches and memories of `slots` rows; returns when all is done."""
-        shapes = _Shapes(model, buckets, slots, dtype)
+        """Compile for memories of `slots` rows and a cache of `num_pages`; returns when done."""
+        shapes = _Shapes(model, buckets, slots, num_pages, dtype)
         prefills = {
-            (chunk, keys): compiler.submit(shapes.lower_prefill(chunk, keys))
+            (chunk, keys): compiler.submit(shapes.lower_prefill(chunk, keys), same_rounding=True)
             for chunk in buckets.chunks
             for keys in buckets.chunk_keys
             if keys >= chunk
@@ -51,39 +56,47 @@ class ProgramSet:
             for keys in buckets.decode_keys
         }
         remembering = compiler.submit(shapes.lower_remember())
-        erasing = compiler.submit(shapes.lower_erase())
         return cls(
             prefill=_results(prefills),
             decode=_results(decodes),
             remember=remembering.result(),
-            erase=erasing.result(),
         )
 
 
 class _Shapes:
     """Lowers each program for given sizes, without allocating an array."""
 
-    def __init__(self, model: LanguageModel, buckets: Buckets, slots: int, dtype: str) -> None:
+    def __init__(
+        self, model: LanguageModel, buckets: Buckets, slots: int, num_pages: int, dtype: str
+    ) -> None:
         self._model = model
+        self._page_size = buckets.page_size
+        self._newest = _ints(slots)
         self._params = jax.tree.map(_abstract, model.params)
-        self._cache = jax.eval_shape(lambda: model.init_cache(slots, buckets.cache_tokens, dtype))
+        self._cache = jax.eval_shape(lambda: model.init_cache(num_pages, buckets.page_size, dtype))
         self._memory = jax.eval_shape(lambda: TokenMemory.empty(slots, model.vocab_size))
         self._settings = jax.tree.map(_abstract, SettingsTable(slots).on_device())
 
     def lower_prefill(self, chunk: int, keys: int) -> jax.stages.Lowered:
-        function = functools.partial(prefill, self._model, key_len=keys)
-        return jax.jit(function, donate_argnums=(1,)).lower(
-            self._params, self._cache, _ints(chunk), _ints(chunk), _ints(2), _scalar(jnp.bool_)
+        return jax.jit(functools.partial(prefill, self._model), donate_argnums=(1,)).lower(
+            self._params,
+            self._cache,
+            _ints(chunk),
+            _ints(chunk),
+            _ints(),
+            _ints(keys // self._page_size),
+            _scalar(jnp.bool_),
         )
 
     def lower_decode(self, rows: int, keys: int) -> jax.stages.Lowered:
-        function = functools.partial(decode, self._model, key_len=keys)
-        return jax.jit(function, donate_argnums=(1, 2)).lower(
+        return jax.jit(functools.partial(decode, self._model), donate_argnums=(1, 2, 3)).lower(
             self._params,
             self._cache,
             self._memory,
+            self._newest,
             self._settings,
             _ints(len(DECODE_FIELDS), rows),
+            _ints(rows, keys // self._page_size),
         )
 
     def lower_remember(self) -> jax.stages.Lowered:
@@ -91,9 +104,6 @@ class _Shapes:
             lambda field: jax.ShapeDtypeStruct(field.shape[1:], field.dtype), self._memory
         )
         return jax.jit(remember, donate_argnums=(0,)).lower(self._memory, _scalar(jnp.int32), row)
-
-    def lower_erase(self) -> jax.stages.Lowered:
-        return jax.jit(erase, donate_argnums=(0,)).lower(self._cache, _scalar(jnp.int32))
 
 
 def _results(

@@ -16,6 +16,9 @@ from serving.sampling_state import SamplingSettings, TokenMemory
 DECODE_FIELDS = ("tokens", "slots", "positions", "generated")
 """What the rows of `decode`'s `batch` are."""
 
+ON_DEVICE = -1
+"""In place of a token: the slot's newest, which the step before sampled."""
+
 
 def prefill(
     model: LanguageModel,
@@ -23,29 +26,26 @@ def prefill(
     cache: Cache,
     tokens: jax.Array,
     targets: jax.Array,
-    place: jax.Array,
+    start: jax.Array,
+    pages: jax.Array,
     wants_logprobs: jax.Array,
-    *,
-    key_len: int,
 ) -> tuple[Logprobs, Cache]:
-    """Take a chunk of a prompt into a slot.
+    """Take a chunk of a prompt into its pages.
 
     Args:
         model: The functions.
         params: Its parameters.
-        cache: Of all slots; donated.
+        cache: All pages; donated.
         tokens: int32[C], padded.
         targets: int32[C]; after each token, the one whose logprob is wanted.
-        place: int32[2]: the slot, and the position of the first token.
+        start: int32[]; the position of the first token, a multiple of the page size.
+        pages: int32[P]; the pages that are read, those that are written among them.
         wants_logprobs: bool[]; whether `targets` are scored, otherwise zeros come back.
-        key_len: Cache positions that are read.
 
     Returns:
         Logprobs of `targets`, rows of padding undefined, and the cache.
     """
-    hidden, cache = model.forward_step(
-        params, tokens[None, :], place[1:], cache, key_len=key_len, rows=place[:1]
-    )
+    hidden, cache = model.forward_step(params, tokens[None, :], start[None], cache, pages[None, :])
     logprobs = jax.lax.cond(
         wants_logprobs,
         lambda: score(model.unembed(params, hidden[0]), targets),
@@ -59,30 +59,30 @@ def decode(
     params: object,
     cache: Cache,
     memory: TokenMemory,
+    newest: jax.Array,
     settings: SamplingSettings,
     batch: jax.Array,
-    *,
-    key_len: int,
-) -> tuple[Sampled, Cache, TokenMemory]:
+    pages: jax.Array,
+) -> tuple[Sampled, Cache, TokenMemory, jax.Array]:
     """Feed each row's newest token and sample the next.
 
     Args:
         model: The functions.
         params: Its parameters.
-        cache: Of all slots; donated.
+        cache: All pages; donated.
         memory: Of all slots; donated.
+        newest: int32[slots]; the token that each slot sampled last; donated.
         settings: Of all slots.
-        batch: int32[4, B], the rows of `DECODE_FIELDS`: newest token, slot, that token's
-            position, and how many tokens the request has generated.
-        key_len: Cache positions that are read.
+        batch: int32[4, B], the rows of `DECODE_FIELDS`: the token to feed or `ON_DEVICE`, its slot,
+            its position, and how many tokens the request has generated.
+        pages: int32[B, P]; the pages that each row reads.
 
     Returns:
-        What was sampled, the cache and the memory.
+        What was sampled, the cache, the memory and the newest tokens.
     """
-    tokens, slots, positions, generated = batch
-    hidden, cache = model.forward_step(
-        params, tokens[:, None], positions, cache, key_len=key_len, rows=slots
-    )
+    given, slots, positions, generated = batch
+    tokens = jnp.where(given == ON_DEVICE, newest[slots], given)
+    hidden, cache = model.forward_step(params, tokens[:, None], positions, cache, pages)
     # Materialised once, so that no consumer recomputes the logits in its own rounding.
     logits = jax.lax.optimization_barrier(model.unembed(params, hidden[:, 0]))
     sampled, memory = sample(
@@ -93,20 +93,9 @@ def decode(
         generated=generated,
         positions=positions + 1,
     )
-    return sampled, cache, memory
+    return sampled, cache, memory, newest.at[slots].set(jnp.maximum(sampled.tokens, 0))
 
 
 def remember(memory: TokenMemory, slot: jax.Array, row: TokenMemory) -> TokenMemory:
     """Start a slot's token memory afresh; `memory` is donated."""
     return memory.with_row(slot, row)
-
-
-def erase(cache: Cache, slot: jax.Array) -> Cache:
-    """Zero a slot, so that values that are not finite cannot reach its next request."""
-
-    def zero(array: jax.Array) -> jax.Array:
-        zeros = jnp.zeros(array.shape[1:], array.dtype)
-        erased: jax.Array = jax.lax.dynamic_update_index_in_dim(array, zeros, slot, 0)
-        return erased
-
-    return jax.tree.map(zero, cache)

@@ -1,4 +1,4 @@
-"""Runs compiled programs on device arrays: the cache, the token memory, the slots' settings.
+"""Runs compiled programs on device arrays: the pages, the token memory, the slots' settings.
 
 Knows slots and positions, nothing of requests. Used by one thread at a time.
 """
@@ -10,9 +10,12 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from model.kv_cache import SCRATCH_PAGE
 from serving.buckets import Buckets, round_up
 from serving.compilation import Compiler, keep_programs_in
 from serving.config import EngineConfig
@@ -31,7 +34,8 @@ logger = logging.getLogger(__name__)
 class DecodeRow:
     """A row of a decode step: feed `token`, which stands at `position` in `slot`'s sequence.
 
-    `generated` counts the tokens that the request has generated so far.
+    `token` may be `serving.programs.ON_DEVICE`; `generated` counts the tokens that the request has
+    generated so far.
     """
 
     token: int
@@ -76,13 +80,18 @@ class Runner:
         self.buckets = Buckets.of(config, self.max_model_len)
         self.compilations = 0
         self.is_batch_invariant = False
+        self.is_chunk_invariant = False
+        self.num_pages = config.num_pages(self.max_model_len)
         self._config = config
         self._scratch_slot = config.max_slots
         self._settings = SettingsTable(config.max_slots + 1)
         self._programs: ProgramSet
         self._cache: Any
         self._memory: TokenMemory
+        self._newest: Any
         self._decode_shapes: list[tuple[int, int]] = []
+        table = (config.max_slots + 1, self.buckets.cache_tokens // config.page_size)
+        self._pages = np.full(table, SCRATCH_PAGE, np.int32)
 
     def make_ready(self) -> None:
         """Compile every program, allocate the cache, run each program once."""
@@ -92,12 +101,20 @@ class Runner:
         compiler = Compiler()
         try:
             self._programs = ProgramSet.compile(
-                self.model, self.buckets, slots=slots, dtype=self._config.dtype, compiler=compiler
+                self.model,
+                self.buckets,
+                slots=slots,
+                num_pages=self.num_pages,
+                dtype=self._config.dtype,
+                compiler=compiler,
             )
         finally:
             compiler.close()
             self.compilations = compiler.compiled
-        self._cache = self.model.init_cache(slots, self.buckets.cache_tokens, self._config.dtype)
+        self._cache = self.model.init_cache(
+            self.num_pages, self.buckets.page_size, self._config.dtype
+        )
+        self._newest = jnp.zeros(slots, jnp.int32)
         self._memory = TokenMemory.empty(slots, self.model.vocab_size)
         self._warm_up()
 
@@ -108,21 +125,23 @@ class Runner:
         *,
         seed: int,
         prompt: tuple[int, ...],
+        generated: Sequence[int] = (),
         stops: frozenset[int],
     ) -> None:
         """Set a slot up for a request; `stops` are the tokens that `min_tokens` forbids."""
         self._settings.fill(slot, params, seed)
         if is_adjusted(params):
-            row = memory_row(params, prompt, stops, self.model.vocab_size)
+            row = memory_row(params, prompt, generated, stops, self.model.vocab_size)
             self._memory = self._programs.remember(self._memory, np.int32(slot), row)
 
-    def close_slot(self, slot: int) -> None:
-        """Let a slot ask nothing of the steps to come."""
-        self._settings.clear(slot)
+    def place_page(self, slot: int, index: int, page: int) -> None:
+        """Enter a page in a slot's table."""
+        self._pages[slot, index] = page
 
-    def erase_slot(self, slot: int) -> None:
-        """Zero a slot's cache, if it holds values that are not finite."""
-        self._cache = self._programs.erase(self._cache, np.int32(slot))
+    def close_slot(self, slot: int) -> None:
+        """Let a slot hold no page and ask nothing of the steps to come."""
+        self._settings.clear(slot)
+        self._pages[slot] = SCRATCH_PAGE
 
     def prefill(
         self, slot: int, start: int, tokens: Sequence[int], targets: Sequence[int] | None
@@ -131,7 +150,7 @@ class Runner:
 
         Args:
             slot: The slot.
-            start: Position of the first token.
+            start: Position of the first token, a multiple of the page size.
             tokens: At most the largest chunk.
             targets: As long as `tokens`: after each of them, the token whose logprob is wanted;
                 None if no logprobs are.
@@ -142,39 +161,46 @@ class Runner:
         length = len(tokens)
         chunk = round_up(length, self.buckets.chunks)
         keys = round_up(max(start + length, chunk), self.buckets.chunk_keys)
-        padded = np.zeros((2, chunk), np.int32)
-        padded[0, :length] = tokens
-        if targets is not None:
-            padded[1, :length] = targets
-        logprobs: Logprobs
-        logprobs, self._cache = self._programs.prefill[chunk, keys](
-            self.model.params,
-            self._cache,
-            padded[0],
-            padded[1],
-            np.asarray([slot, start], np.int32),
-            np.bool_(targets is not None),
-        )
-        return logprobs
+        return self._launch_prefill((chunk, keys), slot, start, tokens, targets)
 
     @staticmethod
     def wait(logprobs: Logprobs) -> None:
         """Wait until the program that gives `logprobs` has run."""
         logprobs.chosen.block_until_ready()
 
-    def decode(
-        self, rows: Sequence[DecodeRow], *, wants_logprobs: bool
-    ) -> tuple[list[int], HostLogprobs | None]:
-        """Feed every row's token and sample its next; waits for the device.
+    def decode(self, rows: Sequence[DecodeRow]) -> Sampled:
+        """Feed every row's token and sample its next; does not wait for the device.
 
         Returns:
-            A token for each row, -1 where the logits were not finite, and the rows' logprobs if
-            any row's slot wants them.
+            What is sampled, a row for each of `rows` and more of padding.
         """
-        shape = self._shape_for(len(rows), 1 + max(row.position for row in rows))
-        sampled = self._launch(shape, rows)
-        tokens = np.asarray(sampled.tokens)[: len(rows)].tolist()
-        return tokens, HostLogprobs.read(sampled.logprobs) if wants_logprobs else None
+        return self._launch(self._shape_for(len(rows), 1 + max(row.position for row in rows)), rows)
+
+    def _launch_prefill(
+        self,
+        shape: tuple[int, int],
+        slot: int,
+        start: int,
+        tokens: Sequence[int],
+        targets: Sequence[int] | None,
+    ) -> Logprobs:
+        chunk, keys = shape
+        padded = np.zeros((2, chunk), np.int32)
+        padded[0, : len(tokens)] = tokens
+        if targets is not None:
+            padded[1, : len(tokens)] = targets
+        logprobs: Logprobs
+        logprobs, self._cache = self._programs.prefill[shape](
+            self.model.params,
+            self._cache,
+            padded[0],
+            padded[1],
+            np.int32(start),
+            # A copy: the device may read the host's own memory, later.
+            self._pages[slot, : keys // self.buckets.page_size].copy(),
+            np.bool_(targets is not None),
+        )
+        return logprobs
 
     def _launch(self, shape: tuple[int, int], rows: Sequence[DecodeRow]) -> Sampled:
         batch = np.zeros((len(DECODE_FIELDS), shape[0]), np.int32)
@@ -185,9 +211,16 @@ class Runner:
             [row.position for row in rows],
             [row.generated for row in rows],
         ]
+        pages = self._pages[batch[1], : shape[1] // self.buckets.page_size]
         sampled: Sampled
-        sampled, self._cache, self._memory = self._programs.decode[shape](
-            self.model.params, self._cache, self._memory, self._settings.on_device(), batch
+        sampled, self._cache, self._memory, self._newest = self._programs.decode[shape](
+            self.model.params,
+            self._cache,
+            self._memory,
+            self._newest,
+            self._settings.on_device(),
+            batch,
+            pages,
         )
         return sampled
 
@@ -198,14 +231,13 @@ class Runner:
         raise ValueError(f"no compiled step holds {rows} rows and {keys} keys")
 
     def _warm_up(self) -> None:
-        """Run every program, and keep the decode shapes that all give the same bits."""
-        self.erase_slot(self._scratch_slot)
+        """Run every program, and find out which of them give the same bits."""
+        self._pages[0] = np.minimum(np.arange(1, self._pages.shape[1] + 1), self.num_pages - 1)
         token_ids = self._probe_prompt()
+        self.is_chunk_invariant = self._probe_chunks(token_ids)
         for start in range(0, len(token_ids), self.buckets.largest_chunk):
             chunk = token_ids[start : start + self.buckets.largest_chunk]
             self.prefill(0, start, chunk, chunk)
-        for chunk_tokens, keys in self._programs.prefill:
-            self._warm_prefill(chunk_tokens, keys)
         self.open_slot(0, _PROBE, seed=1, prompt=(0,), stops=frozenset())
         positions = probe_positions(self.buckets.decode_keys, self.max_model_len)
         results = {
@@ -225,13 +257,36 @@ class Runner:
             )
         if not self.is_batch_invariant:
             logger.error("rows of one decode step differ: tokens may depend on the batch")
+        if not self.is_chunk_invariant:
+            logger.warning("prompt chunks round differently: prefixes are shared in whole chunks")
 
-    def _warm_prefill(self, chunk: int, keys: int) -> None:
-        zeros = np.zeros(chunk, np.int32)
-        place = np.asarray([self._scratch_slot, 0], np.int32)
-        _, self._cache = self._programs.prefill[chunk, keys](
-            self.model.params, self._cache, zeros, zeros, place, np.bool_(True)
-        )
+    def _probe_chunks(self, token_ids: list[int]) -> bool:
+        """Whether a token's keys and values are the same bits however it is taken in."""
+        longest = self.buckets.largest_chunk
+        prompt = token_ids[:longest]
+        self.prefill(0, 0, prompt, prompt)
+        expected = self._cached_bits(len(prompt))
+        is_same = True
+        for chunk, keys in self._programs.prefill:
+            for start in range(0, len(prompt), chunk):
+                part = prompt[start : start + chunk]
+                if start + len(part) <= keys:
+                    self._launch_prefill((chunk, keys), 0, start, part, part)
+            known = min(keys, len(prompt))
+            is_same &= self._cached_bits(known) == expected[:known]
+        for position in range(min(len(prompt), self.buckets.page_size)):
+            row = DecodeRow(prompt[position], 0, position, 0)
+            self._launch((self.buckets.batches[0], self.buckets.decode_keys[0]), [row])
+        return is_same and self._cached_bits(len(prompt)) == expected
+
+    def _cached_bits(self, tokens: int) -> list[bytes]:
+        """For each of the first tokens of slot 0, the bits of all that the cache holds of it."""
+        pages = self._pages[0, : -(-tokens // self.buckets.page_size)]
+        held = [
+            np.concatenate([np.asarray(array[int(page)]) for page in pages])
+            for array in jax.tree.leaves(self._cache)
+        ]
+        return [b"".join(part[token].tobytes() for part in held) for token in range(tokens)]
 
     def _probe_prompt(self) -> list[int]:
         last = probe_positions(self.buckets.decode_keys, self.max_model_len)[-1]

@@ -7,6 +7,7 @@ rows that pad a decode step belong to it.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -104,9 +105,14 @@ def is_adjusted(params: SamplingParams) -> bool:
 
 
 def memory_row(
-    params: SamplingParams, prompt: tuple[int, ...], stops: frozenset[int], vocab_size: int
+    params: SamplingParams,
+    prompt: Sequence[int],
+    generated: Sequence[int],
+    stops: frozenset[int],
+    vocab_size: int,
 ) -> TokenMemory:
-    """The token memory, fields [V], with which a request starts."""
+    """The token memory, fields [V], of a request that has generated so much when it starts."""
+    counts = np.bincount(np.asarray(generated, np.int64), minlength=vocab_size).astype(np.int32)
     in_prompt = np.zeros(vocab_size, np.bool_)
     in_prompt[np.asarray(prompt, np.int64)] = True
     bias = np.zeros(vocab_size, np.float32)
@@ -115,7 +121,7 @@ def memory_row(
     forbidden = np.zeros(vocab_size, np.bool_)
     forbidden[np.asarray(sorted(stops), np.int64)] = True
     return TokenMemory(
-        counts=jax.device_put(np.zeros(vocab_size, np.int32)),
+        counts=jax.device_put(counts),
         in_prompt=jax.device_put(in_prompt),
         bias=jax.device_put(bias),
         stops=jax.device_put(forbidden),

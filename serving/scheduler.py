@@ -2,8 +2,11 @@
 
 There is no prefill and no decode phase: a step is `{request: number of tokens}`. A prompt of P
 tokens is taken in by chunks up to its token P-1; the last prompt token and every generated one are
-then fed one a step, and each such step samples the next token. So sampling happens in one place,
-and chunk boundaries depend on the request alone.
+then fed one a step, and each such step samples the next token. So sampling happens in one place.
+
+Steps are planned before the tokens of the step before are known. When pages run out, the request
+that is last in order gives its pages up and waits; its tokens are computed again later, as far as
+they are not found in the cache by then.
 """
 
 from __future__ import annotations
@@ -11,105 +14,80 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import heapq
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Sequence
 
 from serving.errors import InvariantError, OverloadedError
+from serving.pages import PagePool
+from serving.scheduled import ScheduledRequest
+from serving.step_plan import (
+    Admission,
+    DecodeToken,
+    Departure,
+    PagePlacement,
+    PromptChunk,
+    StepPlan,
+)
 from serving.throughput import Throughput
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class PromptChunk:
-    """Take prompt tokens [start, start + length) of a request into its slot."""
-
-    request_id: str
-    slot: int
-    start: int
-    length: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DecodeToken:
-    """Feed a request's newest token, which stands at `position`, and sample the next."""
-
-    request_id: str
-    slot: int
-    position: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class StepPlan:
-    """One step: the chunks in order, then one decode step for all of `decodes`.
-
-    A request whose prompt is completed by a chunk of this step is also in `decodes`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SchedulerLimits:
+    """The scheduler's bounds; `serving.config.EngineConfig` has their meaning for people.
 
     Attributes:
-        admitted: Request and slot of those that left the queue for this step.
-        chunks: Prompt tokens to take in.
-        decodes: Tokens to feed, in distinct slots.
+        max_slots: Requests that run at the same time.
+        token_budget: Most tokens in a step; at least `chunk_tokens + max_slots`.
+        chunk_tokens: Longest prompt chunk; a multiple of the page size.
+        mixed_chunk_tokens: Longest prompt chunk in a step that also feeds running requests, and
+            most prompt tokens of such a step; a multiple of the page size.
+        share_tokens: Cached prefixes are used in multiples of this; a multiple of the page size.
+        max_queued_requests: Requests that may wait.
+        max_queued_tokens: Tokens (prompt and `max_tokens`) that may wait.
+        ageing_s: Seconds of waiting that make up for one level of priority.
     """
 
-    admitted: tuple[tuple[str, int], ...]
-    chunks: tuple[PromptChunk, ...]
-    decodes: tuple[DecodeToken, ...]
+    max_slots: int
+    token_budget: int
+    chunk_tokens: int
+    mixed_chunk_tokens: int
+    share_tokens: int
+    max_queued_requests: int
+    max_queued_tokens: int
+    ageing_s: float = 30.0
 
-    @property
-    def tokens(self) -> Mapping[str, int]:
-        """Tokens that each request gets."""
-        tokens: dict[str, int] = {}
-        for chunk in self.chunks:
-            tokens[chunk.request_id] = tokens.get(chunk.request_id, 0) + chunk.length
-        for decode in self.decodes:
-            tokens[decode.request_id] = tokens.get(decode.request_id, 0) + 1
-        return tokens
-
-
-@dataclasses.dataclass(slots=True, kw_only=True)
-class _Entry:
-    """A request's books; `computed` counts its tokens in the cache."""
-
-    request_id: str
-    prompt_tokens: int
-    max_tokens: int
-    order: tuple[int, int]  # priority, arrival
-    slot: int = -1
-    computed: int = 0
-
-    @property
-    def prefill_tokens(self) -> int:
-        return self.prompt_tokens - 1
-
-    @property
-    def total_tokens(self) -> int:
-        return self.prompt_tokens + self.max_tokens
+    def __post_init__(self) -> None:
+        """Check what would make a request wait for ever."""
+        if self.token_budget < self.chunk_tokens + self.max_slots:
+            raise ValueError(
+                f"token_budget={self.token_budget} < {self.chunk_tokens} + {self.max_slots}"
+            )
 
 
 class Scheduler:
-    """Queue, slots and the token budget. Not thread-safe: the owner holds a lock."""
+    """Queue, slots, pages and the token budget. Not thread-safe: the owner holds a lock."""
 
     def __init__(
         self,
+        limits: SchedulerLimits,
+        pool: PagePool,
         *,
-        max_slots: int,
-        token_budget: int,
-        chunk_tokens: int,
-        max_queued_requests: int,
-        max_queued_tokens: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start empty. `token_budget` must be at least `chunk_tokens + max_slots`."""
-        if token_budget < chunk_tokens + max_slots:
-            raise ValueError(f"token_budget={token_budget} < {chunk_tokens} + {max_slots}")
-        self.max_slots = max_slots
-        self._token_budget = token_budget
-        self._chunk_tokens = chunk_tokens
-        self._max_queued_requests = max_queued_requests
-        self._max_queued_tokens = max_queued_tokens
-        self._arrivals = 0
-        self._waiting: list[tuple[tuple[int, int], str]] = []  # sorted
-        self._entries: dict[str, _Entry] = {}
-        self._running: dict[str, _Entry] = {}
-        self._free_slots = list(range(max_slots))  # a heap: low slots first
-        self.queued_tokens = 0
+        """Start empty, with all of the pool's pages."""
+        self.limits = limits
+        self.pool = pool
         self.throughput = Throughput()
+        self.queued_tokens = 0
+        self.prompt_tokens_total = 0
+        self.cached_tokens_total = 0
+        self.preemptions_total = 0
+        self._clock = clock
+        self._arrivals = 0
+        self._waiting: list[tuple[tuple[float, int], str]] = []  # sorted
+        self._requests: dict[str, ScheduledRequest] = {}
+        self._running: dict[str, ScheduledRequest] = {}
+        self._free_slots = list(range(limits.max_slots))  # a heap: low slots first
 
     @property
     def num_waiting(self) -> int:
@@ -124,147 +102,271 @@ class Scheduler:
     @property
     def computed_tokens(self) -> int:
         """Tokens of running requests in the cache."""
-        return sum(entry.computed for entry in self._running.values())
+        return sum(request.computed for request in self._running.values())
 
     def __len__(self) -> int:
-        """Requests that wait or run."""
-        return len(self._entries)
+        """Requests that were added and not removed."""
+        return len(self._requests)
 
     def __contains__(self, request_id: object) -> bool:
-        """Whether a request waits or runs."""
-        return request_id in self._entries
+        """Whether a request was added and not removed."""
+        return request_id in self._requests
 
     def add(
-        self, request_id: str, *, prompt_tokens: int, max_tokens: int, priority: int = 0
+        self,
+        request_id: str,
+        *,
+        prompt: Sequence[int],
+        max_tokens: int,
+        priority: int = 0,
+        may_skip: bool = True,
     ) -> None:
         """Queue a request; smaller priorities first, equal ones in order of arrival.
+
+        Args:
+            request_id: Its id.
+            prompt: Token ids.
+            max_tokens: Most tokens to generate.
+            priority: Each level counts as having arrived `ageing_s` later.
+            may_skip: Whether prompt tokens that are found in the cache may stay uncomputed.
 
         Raises:
             OverloadedError: Too many requests or tokens wait already.
             ValueError: The id is taken, or the request needs no step at all.
         """
-        if request_id in self._entries:
+        if request_id in self._requests:
             raise ValueError(f"request {request_id!r} is already scheduled")
-        if prompt_tokens < 1 or prompt_tokens + max_tokens < 2:
+        if not prompt or len(prompt) + max_tokens < 2:
             raise ValueError(f"request {request_id!r} has nothing to compute")
         if len(self._waiting) >= len(self._free_slots):
-            self._check_room(prompt_tokens + max_tokens)
+            self._check_room(len(prompt) + max_tokens)
         self._arrivals += 1
-        entry = _Entry(
+        request = ScheduledRequest(
             request_id=request_id,
-            prompt_tokens=prompt_tokens,
+            tokens=list(prompt),
+            prompt_tokens=len(prompt),
             max_tokens=max_tokens,
-            order=(priority, self._arrivals),
+            order=(self._clock() + priority * self.limits.ageing_s, self._arrivals),
+            may_skip=may_skip,
         )
-        self._entries[request_id] = entry
-        bisect.insort(self._waiting, (entry.order, request_id))
-        self.queued_tokens += entry.total_tokens
+        self._requests[request_id] = request
+        self._enqueue(request)
+
+    def add_token(self, request_id: str, token: int) -> None:
+        """Learn the next generated token of a request that still runs or waits."""
+        self._requests[request_id].tokens.append(token)
 
     def remove(self, request_id: str) -> None:
-        """Forget a request that ended, waiting or running; its slot is free at once.
+        """Forget a request that ended; if it waits or runs, its place is free at once.
 
         Raises:
             KeyError: There is no such request.
         """
-        entry = self._entries.pop(request_id)
-        if self._running.pop(request_id, None) is not None:
-            heapq.heappush(self._free_slots, entry.slot)
-        else:
-            index = bisect.bisect_left(self._waiting, (entry.order, request_id))
+        request = self._requests.pop(request_id)
+        if request_id in self._running:
+            self._leave(request)
+            return
+        index = bisect.bisect_left(self._waiting, (request.order, request_id))
+        if self._waiting[index : index + 1] == [(request.order, request_id)]:
             del self._waiting[index]
-            self.queued_tokens -= entry.total_tokens
+            self.queued_tokens -= request.total_tokens
 
     def plan(self) -> StepPlan:
-        """Give free slots to waiting requests and share out the budget of the next step.
+        """Give slots and pages to waiting requests and share out the budget of the next step.
 
         The plan counts as carried out: the next call continues after it.
         """
-        admitted = self._fill_slots()
-        chunks, decodes = self._share_out()
-        return StepPlan(admitted=admitted, chunks=tuple(chunks), decodes=tuple(decodes))
+        placements: list[PagePlacement] = []
+        complete = [self._depart(r) for r in [*self._running.values()] if r.is_complete]
+        decodes, preempted = self._plan_decodes(placements)
+        # What was just given up must not be taken back by the one who gave it.
+        admitted = () if preempted else self._admit(placements)
+        chunks = self._plan_chunks(decodes)
+        return StepPlan(
+            departed=(*complete, *preempted),
+            admitted=admitted,
+            placements=tuple(placements),
+            chunks=tuple(chunks),
+            decodes=tuple(decodes),
+        )
 
     def check(self) -> None:
         """Balance the books.
 
         Raises:
-            InvariantError: A slot is lost or held twice, or a request is lost or counted wrong.
+            InvariantError: A slot or page is lost or held twice, or a request is lost or counted
+                wrong.
         """
-        used = [entry.slot for entry in self._running.values()]
+        running = self._running.values()
+        used = [request.slot for request in running]
         waiting = [request_id for _, request_id in self._waiting]
-        tokens = sum(self._entries[request_id].total_tokens for request_id in waiting)
-        over = [e.request_id for e in self._running.values() if e.computed > e.total_tokens]
+        tokens = sum(self._requests[request_id].total_tokens for request_id in waiting)
+        over = [r.request_id for r in running if r.computed > len(r.pages) * self.pool.page_size]
         for name, holds in (
-            ("slots", sorted(used + self._free_slots) == list(range(self.max_slots))),
-            ("requests", sorted([*waiting, *self._running]) == sorted(self._entries)),
+            ("slots", sorted(used + self._free_slots) == list(range(self.limits.max_slots))),
+            ("requests", self._requests.keys() >= {*waiting, *self._running}),
+            ("places", not {*waiting} & self._running.keys()),
             ("queue order", self._waiting == sorted(self._waiting)),
             ("queued tokens", self.queued_tokens == tokens),
-            ("request lengths", not over),
+            ("computed tokens and pages", not over),
         ):
             if not holds:
                 raise InvariantError(
                     f"scheduler: {name} do not balance: running {used}, free {self._free_slots}, "
-                    f"waiting {waiting}, queued_tokens {self.queued_tokens}, over length {over}"
+                    f"waiting {waiting}, queued_tokens {self.queued_tokens}, without pages {over}"
                 )
+        self.pool.check(request.pages for request in self._requests.values())
 
     def _check_room(self, total_tokens: int) -> None:
-        if len(self._waiting) >= self._max_queued_requests + len(self._free_slots):
+        limits = self.limits
+        if len(self._waiting) >= limits.max_queued_requests + len(self._free_slots):
             raise OverloadedError(
                 f"{len(self._waiting)} requests wait already; at most "
-                f"{self._max_queued_requests} may (max_queued_requests)",
+                f"{limits.max_queued_requests} may (max_queued_requests)",
                 retry_after_s=self.throughput.seconds_for(self.queued_tokens),
             )
-        if self.queued_tokens + total_tokens > self._max_queued_tokens:
+        if self.queued_tokens + total_tokens > limits.max_queued_tokens:
             raise OverloadedError(
                 f"{self.queued_tokens} tokens wait already and this request has {total_tokens}; "
-                f"at most {self._max_queued_tokens} may wait (max_queued_tokens)",
+                f"at most {limits.max_queued_tokens} may wait (max_queued_tokens)",
                 retry_after_s=self.throughput.seconds_for(self.queued_tokens),
             )
 
-    def _share_out(self) -> tuple[list[PromptChunk], list[DecodeToken]]:
-        """Every decode, then chunks in order, as far as the budget goes."""
-        in_order = sorted(self._running.values(), key=lambda entry: entry.order)
-        decodes = [
-            self._decode(entry)
-            for entry in in_order
-            if entry.max_tokens and entry.computed >= entry.prefill_tokens
-        ]
-        budget = self._token_budget - len(decodes)
-        chunks: list[PromptChunk] = []
-        for entry in in_order:
-            while entry.computed < entry.prefill_tokens:
-                length = min(self._chunk_tokens, entry.prefill_tokens - entry.computed)
-                completes = entry.computed + length == entry.prefill_tokens
-                samples = completes and entry.max_tokens > 0
-                if length + samples > budget:
-                    return chunks, decodes
-                budget -= length + samples
-                chunks.append(self._chunk(entry, length))
-                if samples:
-                    decodes.append(self._decode(entry))
-        return chunks, decodes
+    def _enqueue(self, request: ScheduledRequest) -> None:
+        bisect.insort(self._waiting, (request.order, request.request_id))
+        self.queued_tokens += request.total_tokens
 
-    def _fill_slots(self) -> tuple[tuple[str, int], ...]:
-        admitted = []
-        count = min(len(self._free_slots), len(self._waiting))
-        for _, request_id in self._waiting[:count]:
-            entry = self._entries[request_id]
-            entry.slot = heapq.heappop(self._free_slots)
-            self._running[request_id] = entry
-            self.queued_tokens -= entry.total_tokens
-            admitted.append((request_id, entry.slot))
-        del self._waiting[:count]
+    def _plan_decodes(
+        self, placements: list[PagePlacement]
+    ) -> tuple[list[DecodeToken], list[Departure]]:
+        """Feed every request that can be; the last in order make room where pages run out."""
+        in_order = sorted(self._running.values(), key=lambda request: request.order)
+        decodes: list[DecodeToken] = []
+        preempted: list[Departure] = []
+        while in_order:
+            request = in_order.pop(0)
+            if not request.can_decode:
+                continue
+            while request.computed == len(request.pages) * self.pool.page_size:
+                if self.pool.available:
+                    self._grow(request, 1, placements)
+                    continue
+                victim = in_order.pop() if in_order else request
+                preempted.append(self._preempt(victim))
+                if victim is request:
+                    return decodes, preempted
+            decodes.append(self._decode(request))
+        return decodes, preempted
+
+    def _admit(self, placements: list[PagePlacement]) -> tuple[Admission, ...]:
+        """Requests from the head of the queue, as long as slots and pages last."""
+        admitted: list[Admission] = []
+        page_size = self.pool.page_size
+        while self._waiting and self._free_slots:
+            request = self._requests[self._waiting[0][1]]
+            found = request.find_prefix(self.pool, self.limits.share_tokens // page_size)
+            self.pool.hold(found)
+            # The pages of all its tokens: once begun, a prompt is taken in without waiting.
+            wanted = -(-len(request.tokens) // page_size) - len(found)
+            # Others go on for a while before they need a page of what is left.
+            spare = self.num_running if self._running else 0
+            if wanted + spare > self.pool.available:
+                self.pool.release(found)
+                break
+            del self._waiting[0]
+            self.queued_tokens -= request.total_tokens
+            request.slot = heapq.heappop(self._free_slots)
+            request.prefill_end = len(request.tokens) - 1
+            request.computed = len(found) * page_size
+            request.registered = len(found)
+            self._running[request.request_id] = request
+            self._place(request, found, placements)
+            self._grow(request, wanted, placements)
+            self.prompt_tokens_total += request.prefill_end
+            self.cached_tokens_total += request.computed
+            admitted.append(
+                Admission(
+                    request_id=request.request_id,
+                    slot=request.slot,
+                    cached_tokens=request.computed,
+                )
+            )
         return tuple(admitted)
 
-    @staticmethod
-    def _chunk(entry: _Entry, length: int) -> PromptChunk:
+    def _plan_chunks(self, decodes: list[DecodeToken]) -> list[PromptChunk]:
+        """Prompt chunks in order, as far as the budget goes; adds decodes for completed prompts."""
+        fed = {decode.request_id for decode in decodes}
+        longest = self.limits.chunk_tokens
+        budget = self.limits.token_budget - self.limits.max_slots
+        if fed:
+            # Streams that run shall not wait long for prompts that arrive.
+            longest = budget = self.limits.mixed_chunk_tokens
+        chunks: list[PromptChunk] = []
+        for request in sorted(self._running.values(), key=lambda request: request.order):
+            while not request.is_prefilled:
+                length = min(longest, request.prefill_end - request.computed)
+                if length > budget:
+                    return chunks
+                budget -= length
+                chunks.append(self._chunk(request, length))
+            if request.can_decode and request.request_id not in fed:
+                decodes.append(self._decode(request))
+        return chunks
+
+    def _chunk(self, request: ScheduledRequest, length: int) -> PromptChunk:
         chunk = PromptChunk(
-            request_id=entry.request_id, slot=entry.slot, start=entry.computed, length=length
+            request_id=request.request_id,
+            slot=request.slot,
+            start=request.computed,
+            length=length,
         )
-        entry.computed += length
+        request.computed += length
+        # Of a cache that is not chunk-invariant, whole chunks alone are shared.
+        share = self.limits.share_tokens
+        request.register(self.pool, request.prefill_end // share * share)
         return chunk
 
-    @staticmethod
-    def _decode(entry: _Entry) -> DecodeToken:
-        decode = DecodeToken(request_id=entry.request_id, slot=entry.slot, position=entry.computed)
-        entry.computed += 1
+    def _decode(self, request: ScheduledRequest) -> DecodeToken:
+        decode = DecodeToken(
+            request_id=request.request_id,
+            slot=request.slot,
+            position=request.computed,
+            is_known=request.computed < len(request.tokens),
+        )
+        request.computed += 1
         return decode
+
+    def _grow(self, request: ScheduledRequest, count: int, placements: list[PagePlacement]) -> None:
+        self._place(request, self.pool.allocate(count), placements)
+
+    @staticmethod
+    def _place(
+        request: ScheduledRequest, pages: list[int], placements: list[PagePlacement]
+    ) -> None:
+        first = len(request.pages)
+        request.pages.extend(pages)
+        placements.extend(
+            PagePlacement(request.slot, first + index, page) for index, page in enumerate(pages)
+        )
+
+    def _preempt(self, request: ScheduledRequest) -> Departure:
+        departure = self._depart(request, is_preempted=True)
+        self._enqueue(request)
+        self.preemptions_total += 1
+        return departure
+
+    def _depart(self, request: ScheduledRequest, *, is_preempted: bool = False) -> Departure:
+        slot = request.slot
+        self._leave(request)
+        return Departure(request_id=request.request_id, slot=slot, is_preempted=is_preempted)
+
+    def _leave(self, request: ScheduledRequest) -> None:
+        """Take slot and pages from a running request; what can be shared stays findable."""
+        if self.limits.share_tokens == self.pool.page_size:
+            request.register(self.pool, request.computed)
+        self.pool.release(request.pages)
+        request.pages = []
+        request.computed = request.registered = request.prefill_end = 0
+        del self._running[request.request_id]
+        heapq.heappush(self._free_slots, request.slot)
+        request.slot = -1

@@ -21,8 +21,7 @@ class Sequence:
         request: What was asked.
         seed: Its seed, drawn by the operating system if the request names none.
         stop_ids: The token ids that end it.
-        generated: How many tokens were generated.
-        newest: The last token, which the next step feeds.
+        generated: The tokens that were generated.
         deadline: When it ends at the latest, on the clock of `time.monotonic`; None for never.
     """
 
@@ -40,8 +39,7 @@ class Sequence:
         self.seed = secrets.randbits(64) if params.seed is None else params.seed
         stops = set(params.stop_token_ids)
         self.stop_ids = frozenset(stops if params.ignore_eos else stops.union(eos_ids))
-        self.generated = 0
-        self.newest = request.prompt_token_ids[-1]
+        self.generated: list[int] = []
         self.deadline = deadline
         self._tokenizer = tokenizer
         self._matcher = StopMatcher(params.stop)
@@ -61,6 +59,11 @@ class Sequence:
             return True
         return self.wants_prompt_logprobs and len(self.request.prompt_token_ids) > 1
 
+    @property
+    def scored(self) -> int:
+        """Prompt tokens whose logprobs are known, the first apart, which has none."""
+        return len(self._prompt_logprobs)
+
     def add_prompt_logprobs(self, scored: Iterable[TokenLogprob]) -> None:
         """Keep the logprobs of the next prompt tokens, for the first delta."""
         self._prompt_logprobs.extend(scored)
@@ -68,18 +71,18 @@ class Sequence:
     def add_token(self, token_id: int, logprob: TokenLogprob | None) -> Delta:
         """Take a sampled token; the delta has a finish reason if it ended the request."""
         params = self.request.params
-        self.generated += 1
-        self.newest = token_id
+        self.generated.append(token_id)
+        count = len(self.generated)
         logprobs = None if logprob is None else (logprob,)
-        if token_id in self.stop_ids and self.generated > params.min_tokens:
+        if token_id in self.stop_ids and count > params.min_tokens:
             reason = token_id if token_id in params.stop_token_ids else None
             return self._delta(self._flush(), (token_id,), logprobs, "stop", reason)
         text = self._decode(token_id)
-        if self.generated >= params.min_tokens:
+        if count >= params.min_tokens:
             text, match = self._matcher.push(text)
             if match is not None:
                 return self._delta(text, (token_id,), logprobs, "stop", match.stop)
-        if self.generated == params.max_tokens:
+        if count == params.max_tokens:
             return self._delta(text + self._flush(), (token_id,), logprobs, "length", None)
         return self._delta(text, (token_id,), logprobs, None, None)
 
@@ -130,7 +133,8 @@ class Sequence:
         usage = None
         if reason is not None:
             usage = Usage(
-                prompt_tokens=len(self.request.prompt_token_ids), completion_tokens=self.generated
+                prompt_tokens=len(self.request.prompt_token_ids),
+                completion_tokens=len(self.generated),
             )
         return Delta(
             text=text,

@@ -42,3 +42,16 @@ def test_the_engines_state_is_shown(http):
     assert found["talipot_kv_tokens_capacity",] > 0
     assert found["talipot_compilations_total",] > 0
     assert found["talipot_recompilations_after_ready_total",] == 0
+
+
+def test_prompt_tokens_found_in_the_cache_are_counted(http):
+    body = {**BODY, "prompt": list(range(100, 200))}
+    http.post("/v1/completions", json=body)
+    before = read(http)
+    http.post("/v1/completions", json=body)
+    after = read(http)
+    gained = {key[0]: after[key] - before[key] for key in after if len(key) == 1}
+    # By pages where this machine rounds all chunks alike, else by whole chunks.
+    assert gained["talipot_prefix_cache_hit_tokens_total"] in (96, 64)
+    assert gained["talipot_prefill_tokens_total"] == 99
+    assert after["talipot_kv_tokens_findable",] >= 64

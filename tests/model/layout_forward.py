@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections import Counter
 from typing import Any
@@ -17,13 +18,15 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from model.activations import under_layout
 from model.config import PaLMConfig
+from model.kv_cache import SCRATCH_PAGE
 from model.layout_rules import Layout, activation_rules, all_layouts
 from model.padding import hide_padding
 from model.palm import forward, forward_step
 from model.partition import cache_sharding, make_layout_mesh, place_parameters
 from tests.model import numpy_palm
 
-BATCH, LENGTH, SLOT_LENGTH = 8, 10, 16
+BATCH, LENGTH = 8, 10
+PAGE_SIZE, PAGES_A_ROW = 4, 4
 EVEN = PaLMConfig(vocab_size=64, d_model=16, num_heads=8, head_dim=4, d_ff=32, num_layers=2)
 # Heads, feed-forward width and vocabulary that no mesh of 8 divides.
 ODD = dataclasses.replace(EVEN, vocab_size=53, num_heads=7, d_ff=30, num_layers=1)
@@ -32,7 +35,7 @@ GROUPED = dataclasses.replace(ODD, num_heads=6, num_kv_heads=2, qk_norm=True, ti
 
 _COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute")
 _forward = jax.jit(forward, static_argnums=0)
-_step = jax.jit(forward_step, static_argnums=0, static_argnames="key_len")
+_step = jax.jit(forward_step, static_argnums=0)
 
 
 class Case:
@@ -44,7 +47,7 @@ class Case:
         layout: Layout,
         shape: tuple[int, int, int],
         batch: int = BATCH,
-        has_rows: bool = False,
+        new_tokens: int = 1,
     ) -> None:
         """Draw weights, tokens and a filled cache, and place them."""
         self.config, self.layout = config, layout
@@ -52,30 +55,38 @@ class Case:
         rng = np.random.default_rng(0)
         self.weights = numpy_palm.random_weights(config, seed=6)
         self.tokens = rng.integers(0, config.vocab_size, (batch, LENGTH), dtype=np.int32)
-        self.start = rng.integers(0, SLOT_LENGTH, batch, dtype=np.int32)
-        # With rows, sequence b is not in slot b.
-        self.rows = rng.permutation(BATCH)[:batch].astype(np.int32) if has_rows else None
-        slots = BATCH if has_rows else batch
-        kv_shape = (slots, SLOT_LENGTH, config.num_kv_heads, config.head_dim)
+        self.new = self.tokens[:, :new_tokens]
+        # Whole pages of new tokens begin at a page. The first page is never written.
+        step = 1 if new_tokens % PAGE_SIZE else PAGE_SIZE
+        last = PAGES_A_ROW * PAGE_SIZE - new_tokens
+        self.start = step * rng.integers(PAGE_SIZE // step, last // step + 1, batch, dtype=np.int32)
+        stored = cache_sharding(layout, self.mesh, batch)
+        chips = math.prod(self.mesh.shape[axis] for axis in stored.spec[0] or ())
+        tables = [_draw_tables(rng, batch // chips) for _ in range(chips)]
+        self.pages = np.concatenate(tables)
+        # One device has the chips' pools one after the other.
+        num_pages = _num_pages(batch // chips)
+        first = num_pages * np.arange(chips, dtype=np.int32)[:, None, None]
+        self.pages_of_all = (np.stack(tables) + first).reshape(self.pages.shape)
+        kv_shape = (chips * num_pages, PAGE_SIZE, config.num_kv_heads, config.head_dim)
         self.cache = [
             tuple(rng.standard_normal(kv_shape, dtype=np.float32) for _ in range(2))
             for _ in range(config.num_layers)
         ]
         self.padded, self.placed = place_parameters(config, self.weights, layout, self.mesh)
-        self.placed_cache = jax.device_put(self.cache, cache_sharding(layout, self.mesh, slots))
+        self.placed_cache = jax.device_put(self.cache, stored)
 
     def programs(self) -> tuple[Any, Any]:
-        """Compiled for prefill ([B, T] tokens without a cache) and decode ([B, 1] against it)."""
+        """Compiled for prefill ([B, T] tokens without a cache) and decode (new ones against it)."""
         with under_layout(self.layout, self.mesh):
             prefill = _forward.lower(self.padded, self.placed, self._split(self.tokens))
             decode = _step.lower(
                 self.padded,
                 self.placed,
-                self._split(self.tokens[:, :1]),
+                self._split(self.new),
                 self.start,
                 self.placed_cache,
-                key_len=SLOT_LENGTH,
-                rows=self.rows,
+                self.pages,
             )
         return prefill.compile(), decode.compile()
 
@@ -83,12 +94,11 @@ class Case:
         """Largest differences from one device."""
         expected = _forward(self.config, self.weights, self.tokens)
         found = prefill(self.placed, self._split(self.tokens))
-        first, rows = self.tokens[:, :1], self.rows
         hidden, cache = _step(
-            self.config, self.weights, first, self.start, self.cache, key_len=SLOT_LENGTH, rows=rows
+            self.config, self.weights, self.new, self.start, self.cache, self.pages_of_all
         )
         found_hidden, found_cache = decode(
-            self.placed, self._split(first), self.start, self.placed_cache, rows=rows
+            self.placed, self._split(self.new), self.start, self.placed_cache, self.pages
         )
         size = self.config.vocab_size
         hidden_logits = np.asarray(hide_padding(found, size))[..., size:]
@@ -106,6 +116,24 @@ class Case:
     def _split(self, tokens: Any) -> jax.Array:
         batch = activation_rules(self.layout)["batch"]
         return jax.device_put(tokens, NamedSharding(self.mesh, PartitionSpec(batch or None)))
+
+
+def _num_pages(rows: int) -> int:
+    """Pages of a chip: its scratch page, one that its rows share, their own, and one unused."""
+    return 3 + rows * (PAGES_A_ROW - 1)
+
+
+def _draw_tables(rng: np.random.Generator, rows: int) -> np.ndarray:
+    """int32[rows, PAGES_A_ROW], a chip's tables in its own pool's numbers, in any order.
+
+    Where a chip has several rows, they share their first page and the last one is padding.
+    """
+    drawn = 1 + rng.permutation(_num_pages(rows) - 1).astype(np.int32)
+    shared = np.full((rows, 1), drawn[0])
+    tables = np.concatenate([shared, drawn[1:-1].reshape(rows, -1)], axis=1)
+    if rows > 1:
+        tables[-1] = SCRATCH_PAGE
+    return tables
 
 
 def _difference(found: Any, expected: Any) -> float:
@@ -154,7 +182,9 @@ def main() -> None:
         ("flat 2d/batch", ODD, (2, 4, 1)),
         ("wide 2d/heads", ODD, (4, 1, 2)),
         ("six 2d/batch", ODD, (2, 2, 2), 6),
-        ("rows 2d/batch", ODD, (2, 2, 2), 4, True),
+        ("four 2d/batch", ODD, (2, 2, 2), 4),
+        ("chunk 2d/batch", ODD, (2, 2, 2), 24, 2 * PAGE_SIZE),
+        ("chunk gather-x/heads", GROUPED, (2, 2, 2), 24, 2 * PAGE_SIZE),
     ):
         feed_forward, attention = name.split()[1].split("/")
         layout = Layout(feed_forward=feed_forward, attention=attention)

@@ -44,11 +44,12 @@ def _run(config: PaLMConfig, model_axis: int) -> dict[str, Any]:
     by_row = jax.device_put(tokens, NamedSharding(mesh, PartitionSpec(DATA_AXIS)))
     compiled = jax.jit(forward, static_argnums=0).lower(config, sharded, by_row).compile()
     expected = jax.jit(forward, static_argnums=0)(config, weights, tokens)
-    cache = init_cache(config, 8, 16)
+    cache = init_cache(config, 17, 8)
     start = jnp.zeros(8, jnp.int32)
-    step = jax.jit(forward_step, static_argnums=0, static_argnames="key_len")
-    hidden, _ = step(config, sharded, by_row, start, cache, key_len=16)
-    expected_hidden, _ = step(config, weights, tokens, start, cache, key_len=16)
+    pages = 1 + jnp.arange(16, dtype=jnp.int32).reshape(8, 2)
+    step = jax.jit(forward_step, static_argnums=0)
+    hidden, _ = step(config, sharded, by_row, start, cache, pages)
+    expected_hidden, _ = step(config, weights, tokens, start, cache, pages)
     up = sharded["layers"]["0"]["mlp"]["up"]
     return {
         "logits_difference": _difference(compiled(sharded, by_row), expected),

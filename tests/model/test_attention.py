@@ -46,3 +46,8 @@ def test_causal_blocks_are_the_triangular_mask(length, monkeypatch):
     mask = np.tril(np.ones((length, length), bool))
     found = attend_causally(query, keys, values)
     np.testing.assert_allclose(found, _definition(query, keys, values, mask), atol=1e-5)
+
+
+def test_a_query_without_any_visible_key_stays_finite():
+    query, keys, values = _inputs(3, 4, 2)
+    assert np.isfinite(attend(query, keys, values, jnp.zeros((1, 3, 3), bool))).all()

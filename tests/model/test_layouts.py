@@ -13,9 +13,10 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh
 
-from model.activations import place, under_layout
+from model.activations import on_own_pages, place, under_layout
 from model.config import PaLMConfig
 from model.errors import ConfigError
+from model.kv_cache import attend_and_store
 from model.layout_rules import (
     MESH_AXES,
     Layout,
@@ -76,7 +77,9 @@ def on_eight_devices():
         "flat 2d/batch",
         "wide 2d/heads",
         "six 2d/batch",
-        "rows 2d/batch",
+        "four 2d/batch",
+        "chunk 2d/batch",
+        "chunk gather-x/heads",
     ],
 )
 def test_a_layout_computes_what_one_unpadded_device_computes(on_eight_devices, case):
@@ -243,6 +246,18 @@ def test_a_size_is_split_over_the_leading_axes_that_divide_it():
 def test_a_mesh_that_the_devices_do_not_fill_is_refused(shape):
     with pytest.raises(ConfigError, match=r"must be 3 sizes .* whose product is the 1 devices"):
         make_layout_mesh(shape, jax.devices()[:1])
+
+
+def test_pages_that_the_chips_cannot_share_out_are_refused():
+    mesh = AbstractMesh((2, 2, 2), MESH_AXES)
+    new, pool = jax.numpy.ones((4, 1, 1, 4)), jax.numpy.ones((7, 2, 1, 4))
+    pages, start = jax.numpy.ones((4, 3), int), jax.numpy.ones(4, int)
+    message = r"num_pages=7 must be a multiple of the 4 chips that layout 2d/batch .* batch of 4"
+    with (
+        under_layout(layout_named("2d/batch"), mesh),
+        pytest.raises(ConfigError, match=message),
+    ):
+        on_own_pages(attend_and_store, (new, new, new), (pool, pool), pages, start)
 
 
 def test_a_trace_under_one_layout_is_not_taken_for_another():

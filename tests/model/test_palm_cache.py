@@ -1,4 +1,4 @@
-"""The cached forward pass against the one without a cache, in any chunking and any slots."""
+"""The cached forward pass against the one without a cache, in any chunking and any pages."""
 
 import dataclasses
 import functools
@@ -10,22 +10,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model import palm
+from model import kv_cache
 from model.config import PaLMConfig
-from model.palm import forward_hidden, forward_step, init_cache
+from model.kv_cache import SCRATCH_PAGE, init_cache
+from model.palm import forward_hidden, forward_step
 from tests.model import numpy_palm
 
 MAX_HIDDEN_DIFFERENCE = 2e-5
 
 run_hidden = jax.jit(forward_hidden, static_argnums=0)
-run_step = jax.jit(forward_step, static_argnums=0, static_argnames="key_len")
+run_step = jax.jit(forward_step, static_argnums=0)
 
-SLOTS, MAX_LEN = 5, 32
-BUCKETS = (12, 32)
+ROWS, PAGE_SIZE, ROW_PAGES = 4, 4, 6
+NUM_PAGES = 1 + ROWS * ROW_PAGES
 
 
 def _tokens(config: PaLMConfig, *shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, config.vocab_size, shape, dtype=np.int32)
+
+
+def _tables(seed: int) -> np.ndarray:
+    """Pages for every row, in no order."""
+    pages = np.random.default_rng(seed).permutation(np.arange(1, NUM_PAGES, dtype=np.int32))
+    return pages.reshape(ROWS, ROW_PAGES)
+
+
+def _at(*positions: int) -> np.ndarray:
+    return np.array(positions, np.int32)
 
 
 @pytest.fixture(scope="module")
@@ -33,20 +44,20 @@ def tiny_weights(tiny_config):
     return numpy_palm.random_weights(tiny_config, seed=1)
 
 
-def _noise_cache(config: PaLMConfig, slots: int = SLOTS, max_len: int = MAX_LEN):
+def _noise_cache(config: PaLMConfig, num_pages: int = NUM_PAGES, fill: float = 100.0):
     """A cache as earlier requests leave it: full of their keys and values."""
     rng = np.random.default_rng(8)
     return [
-        tuple(jnp.asarray(100 * rng.standard_normal(part.shape), part.dtype) for part in layer)
-        for layer in init_cache(config, slots, max_len)
+        tuple(jnp.asarray(fill * rng.standard_normal(part.shape), part.dtype) for part in layer)
+        for layer in init_cache(config, num_pages, PAGE_SIZE)
     ]
 
 
 @functools.cache
 def _sequences(config: PaLMConfig, seed: int):
-    """Weights, tokens [SLOTS, 24] and their hidden states without a cache."""
+    """Weights, tokens [ROWS, 24] and their hidden states without a cache."""
     weights = numpy_palm.random_weights(config, seed)
-    tokens = _tokens(config, SLOTS, 24, seed=seed)
+    tokens = _tokens(config, ROWS, ROW_PAGES * PAGE_SIZE, seed=seed)
     return weights, tokens, np.asarray(run_hidden(config, weights, tokens))
 
 
@@ -55,28 +66,28 @@ def _sequences(config: PaLMConfig, seed: int):
 )
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_any_chunking_in_any_slots_equals_the_whole_sequence(tiny_config, changes, data):
+def test_any_chunking_in_any_pages_equals_the_whole_sequence(tiny_config, changes, data):
     config = dataclasses.replace(tiny_config, **changes)
     weights, tokens, expected = _sequences(config, 3)
-    slot_of = data.draw(st.permutations(range(SLOTS)))
-    done = [0] * SLOTS
+    tables = _tables(data.draw(st.integers(0, 9)))
+    done = [0] * ROWS
     cache = _noise_cache(config)
-    while waiting := [row for row in range(SLOTS) if done[row] < tokens.shape[1]]:
+    while waiting := [row for row in range(ROWS) if done[row] < tokens.shape[1]]:
         # Few shapes, so that few programs are compiled; ragged, since every row has its own start.
         batch = data.draw(st.sampled_from([size for size in (1, 3) if size <= len(waiting)]))
         chosen = data.draw(st.permutations(waiting))[:batch]
         left = min(tokens.shape[1] - done[row] for row in chosen)
-        length = data.draw(st.sampled_from([size for size in (1, 6) if size <= left]))
-        start = np.array([done[row] for row in chosen], np.int32)
-        fitting = [size for size in BUCKETS if size >= start.max() + length]
+        is_aligned = all(done[row] % PAGE_SIZE == 0 for row in chosen)
+        lengths = [size for size in (1, 3, 8) if size <= left and (size < 8 or is_aligned)]
+        length = data.draw(st.sampled_from(lengths))
+        width = -(-(max(done[row] for row in chosen) + length) // PAGE_SIZE)
         hidden, cache = run_step(
             config,
             weights,
             np.stack([tokens[row, done[row] : done[row] + length] for row in chosen]),
-            start,
+            _at(*(done[row] for row in chosen)),
             cache,
-            key_len=data.draw(st.sampled_from(fitting)),
-            rows=np.array([slot_of[row] for row in chosen], np.int32),
+            tables[chosen, : 3 if width <= 3 else ROW_PAGES],
         )
         for found, row in zip(hidden, chosen, strict=True):
             np.testing.assert_allclose(
@@ -85,75 +96,69 @@ def test_any_chunking_in_any_slots_equals_the_whole_sequence(tiny_config, change
             done[row] += length
 
 
-def test_without_rows_row_b_is_slot_b(tiny_config):
-    weights, tokens, expected = _sequences(tiny_config, 3)
-    cache = _noise_cache(tiny_config)
-    first = np.array([4, 0, 8, 2, 6], np.int32)
-    # Bring every row to its own start, then run them together.
-    for row, length in enumerate(first):
-        for at in range(length):
-            _, cache = run_step(
-                tiny_config,
-                weights,
-                tokens[row : row + 1, at : at + 1],
-                np.array([at], np.int32),
-                cache,
-                key_len=8,
-                rows=np.array([row], np.int32),
-            )
-    together = np.stack([tokens[row, at : at + 4] for row, at in enumerate(first)])
-    slots = np.arange(SLOTS, dtype=np.int32)
-    implied, implied_cache = run_step(tiny_config, weights, together, first, cache, key_len=16)
-    named, named_cache = run_step(
-        tiny_config, weights, together, first, cache, key_len=16, rows=slots
-    )
-    for row, at in enumerate(first):
-        np.testing.assert_allclose(
-            implied[row], expected[row, at : at + 4], atol=MAX_HIDDEN_DIFFERENCE
-        )
-    np.testing.assert_allclose(implied, named, atol=MAX_HIDDEN_DIFFERENCE)
-    jax.tree.map(
-        functools.partial(np.testing.assert_allclose, atol=1e-5), implied_cache, named_cache
-    )
-
-
-def test_only_the_named_positions_of_the_named_slots_are_written(tiny_config, tiny_weights):
-    before = _noise_cache(tiny_config)
-    _, after = run_step(
-        tiny_config,
-        tiny_weights,
-        _tokens(tiny_config, 2, 3),
-        np.array([5, 17], np.int32),
-        before,
-        key_len=32,
-        rows=np.array([3, 1], np.int32),
-    )
-    written = np.zeros((SLOTS, MAX_LEN), bool)
-    written[3, 5:8] = True
-    written[1, 17:20] = True
+@pytest.mark.parametrize(("start", "length"), [((5, 17), 3), ((8, 0), 8), ((4, 20), 4)])
+def test_only_the_named_positions_of_the_named_pages_are_written(
+    tiny_config, tiny_weights, start, length
+):
+    before, tables = _noise_cache(tiny_config), _tables(0)[[3, 1]]
+    tokens = _tokens(tiny_config, 2, length)
+    _, after = run_step(tiny_config, tiny_weights, tokens, _at(*start), before, tables)
+    written = np.zeros((NUM_PAGES, PAGE_SIZE), bool)
+    for row in range(2):
+        for position in range(start[row], start[row] + length):
+            written[tables[row, position // PAGE_SIZE], position % PAGE_SIZE] = True
     for old_layer, new_layer in zip(before, after, strict=True):
         for old, new in zip(old_layer, new_layer, strict=True):
             changed = (np.asarray(old) != np.asarray(new)).any(axis=(2, 3))
             np.testing.assert_array_equal(changed, written)
 
 
-def test_what_other_requests_left_in_the_cache_changes_no_bit(tiny_config, tiny_weights):
-    tokens = _tokens(tiny_config, 2, 8)
-    start, rows = np.zeros(2, np.int32), np.array([4, 2], np.int32)
+@pytest.mark.parametrize("length", [3, 8])
+def test_padding_past_the_end_of_a_table_goes_to_the_scratch_page(
+    tiny_config, tiny_weights, length
+):
+    before, table = _noise_cache(tiny_config), _tables(0)[:1, :2]
+    start = 2 * PAGE_SIZE if length % PAGE_SIZE == 0 else 2 * PAGE_SIZE - 1
+    tokens = _tokens(tiny_config, 1, length)
+    _, after = run_step(tiny_config, tiny_weights, tokens, _at(start), before, table)
+    changed = {
+        int(page)
+        for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+        for page in np.flatnonzero((np.asarray(old) != np.asarray(new)).any(axis=(1, 2, 3)))
+    }
+    assert changed == {SCRATCH_PAGE} | ({int(table[0, 1])} if start < 2 * PAGE_SIZE else set())
+
+
+def test_which_pages_and_what_was_in_them_changes_no_bit(tiny_config, tiny_weights):
+    tokens, start = _tokens(tiny_config, 2, 8), _at(0, 0)
+    caches = (init_cache(tiny_config, NUM_PAGES, PAGE_SIZE), _noise_cache(tiny_config))
     empty, noisy = (
-        run_step(tiny_config, tiny_weights, tokens, start, cache, key_len=16, rows=rows)[0]
-        for cache in (init_cache(tiny_config, SLOTS, MAX_LEN), _noise_cache(tiny_config))
+        run_step(tiny_config, tiny_weights, tokens, start, cache, _tables(seed)[:2])[0]
+        for seed, cache in enumerate(caches)
     )
     np.testing.assert_array_equal(empty, noisy)
 
 
-def test_more_rows_than_are_written_one_by_one_equal_the_whole_sequence(tiny_config):
-    rows = palm._MAX_UNROLLED_ROWS + 1
+def test_rows_that_share_a_prefix_share_its_pages(tiny_config):
+    weights, tokens, expected = _sequences(tiny_config, 3)
+    cache = _noise_cache(tiny_config)
+    tables = _tables(1)
+    _, cache = run_step(tiny_config, weights, tokens[:1, :8], _at(0), cache, tables[:1])
+    shared = tables[:2].copy()
+    shared[1, :2] = shared[0, :2]
+    both = np.stack([tokens[0, 8:11]] * 2)
+    hidden, _ = run_step(tiny_config, weights, both, _at(8, 8), cache, shared)
+    for row in hidden:
+        np.testing.assert_allclose(row, expected[0, 8:11], atol=MAX_HIDDEN_DIFFERENCE)
+
+
+def test_more_tokens_than_are_written_one_by_one_equal_the_whole_sequence(tiny_config):
+    rows = kv_cache._MAX_UNROLLED_TOKENS // 3 + 1
     config = dataclasses.replace(tiny_config, num_layers=1)
     weights = numpy_palm.random_weights(config, 2)
     tokens = _tokens(config, rows, 6)
-    slots = np.random.default_rng(0).permutation(rows + 2)[:rows].astype(np.int32)
-    cache = _noise_cache(config, rows + 2, 8)
+    pages = np.random.default_rng(0).permutation(np.arange(1, 2 * rows + 1, dtype=np.int32))
+    cache = _noise_cache(config, 2 * rows + 1)
     found = []
     for start in (0, 3):
         hidden, cache = run_step(
@@ -162,8 +167,7 @@ def test_more_rows_than_are_written_one_by_one_equal_the_whole_sequence(tiny_con
             tokens[:, start : start + 3],
             np.full(rows, start, np.int32),
             cache,
-            key_len=8,
-            rows=slots,
+            pages.reshape(rows, 2),
         )
         found.append(hidden)
     np.testing.assert_allclose(
@@ -188,42 +192,23 @@ def test_an_empty_cache_is_zeros_of_the_counted_size(tiny_config, dtype):
 def test_bfloat16_weights_run_with_a_bfloat16_cache(tiny_config, tiny_weights):
     weights = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), tiny_weights)
     tokens = _tokens(tiny_config, 2, 6)
-    hidden, cache = run_step(
-        tiny_config,
-        weights,
-        tokens,
-        np.zeros(2, np.int32),
-        init_cache(tiny_config, 2, 8, jnp.bfloat16),
-        key_len=8,
-    )
+    cache = init_cache(tiny_config, NUM_PAGES, PAGE_SIZE, jnp.bfloat16)
+    hidden, cache = run_step(tiny_config, weights, tokens, _at(0, 0), cache, _tables(0)[:2])
     assert hidden.dtype == jnp.bfloat16
     assert cache[0][0].dtype == jnp.bfloat16
     expected = run_hidden(tiny_config, weights, tokens).astype(jnp.float32)
     np.testing.assert_allclose(hidden.astype(jnp.float32), expected, atol=12 * 2**-9 * 3)
 
 
-def _slot_after_nan(config: PaLMConfig, weights, slot: int):
-    """Hidden states of a clean request in `slot`, after one in slot 1 had an id out of range."""
-    cache = init_cache(config, 2, 8)
-    for tokens, row in (([3, 99, 5], 1), ([3, 4], slot)):
-        hidden, cache = run_step(
-            config,
-            weights,
-            np.array([tokens], np.int32),
-            np.zeros(1, np.int32),
-            cache,
-            key_len=8,
-            rows=np.array([row], np.int32),
-        )
-    return hidden
-
-
-def test_nan_stays_in_its_slot(tiny_config, tiny_weights):
-    assert np.isfinite(_slot_after_nan(tiny_config, tiny_weights, slot=0)).all()
-
-
-@pytest.mark.xfail(
-    strict=True, reason="a masked value has weight 0, and 0 · NaN is NaN: the slot must be cleared"
-)
-def test_nan_does_not_outlive_its_request(tiny_config, tiny_weights):
-    assert np.isfinite(_slot_after_nan(tiny_config, tiny_weights, slot=1)).all()
+def test_nan_stays_in_its_request_and_does_not_outlive_it(tiny_config, tiny_weights):
+    cache, tables = init_cache(tiny_config, NUM_PAGES, PAGE_SIZE), _tables(0)
+    tokens = _tokens(tiny_config, 1, 8)
+    clean, _ = run_step(tiny_config, tiny_weights, tokens, _at(0), cache, tables[:1])
+    # An id out of range embeds as NaN; its request fills pages of row 0 and the scratch page.
+    broken = np.full((1, 12), 99, np.int32)
+    wide = np.concatenate([tables[:1, :2], tables[:1, 2:]], axis=1)
+    _, cache = run_step(tiny_config, tiny_weights, broken, _at(0), cache, wide[:, :2])
+    assert np.isnan(np.asarray(cache[0][1][SCRATCH_PAGE])).any()
+    for row in (0, 1):
+        found, _ = run_step(tiny_config, tiny_weights, tokens, _at(0), cache, tables[row : row + 1])
+        np.testing.assert_array_equal(found, clean)

@@ -17,9 +17,11 @@ from serving.runner import Runner
 CONTEXT = 64
 ENGINE = EngineConfig(
     max_slots=3,
+    page_size=4,
     prefill_buckets=(8, 16),
     smallest_key_bucket=32,
     token_budget=24,
+    mixed_prefill_tokens=8,
     max_queued_requests=64,
     fail_on_recompilation=True,
 )

@@ -10,6 +10,8 @@ from model.errors import ConfigError
 from serving.buckets import Buckets, doublings, round_up
 from serving.config import EngineConfig
 
+PAGE_SIZE = 4
+
 
 @pytest.mark.parametrize(
     ("field", "value"),
@@ -24,6 +26,12 @@ from serving.config import EngineConfig
         ("token_budget", 271),
         ("max_queued_requests", -1),
         ("max_queued_tokens", 0),
+        ("page_size", 0),
+        ("page_size", 24),
+        ("kv_pages", 0),
+        ("mixed_prefill_tokens", 20),
+        ("smallest_key_bucket", 100),
+        ("ageing_s", -1.0),
         ("dtype", "float64"),
     ],
 )
@@ -39,6 +47,13 @@ def test_context_is_bounded_by_the_model_and_the_queue() -> None:
         EngineConfig(max_model_len=4096).context_tokens(2048)
     with pytest.raises(ConfigError, match="max_queued_tokens=100 must be at least"):
         EngineConfig(max_queued_tokens=100).context_tokens(2048)
+
+
+def test_pages_hold_every_slot_or_at_least_one_context() -> None:
+    assert EngineConfig(max_slots=4).num_pages(2048) == 1 + 4 * 128
+    assert EngineConfig(kv_pages=128).num_pages(2048) == 129
+    with pytest.raises(ConfigError, match="kv_pages=127 must be at least 128"):
+        EngineConfig(kv_pages=127).num_pages(2048)
 
 
 def test_cache_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -58,6 +73,7 @@ def test_default_buckets() -> None:
         "batches": (2, 4, 8, 16),
         "decode_keys": (256, 512, 1024, 2048),
         "cache_tokens": 2048,
+        "page_size": 16,
     }
 
 
@@ -65,19 +81,23 @@ def test_default_buckets() -> None:
     st.integers(1, 40),
     st.integers(2, 3000),
     st.lists(st.integers(1, 300), min_size=1, max_size=4, unique=True).map(sorted),
-    st.integers(1, 500),
+    st.integers(1, 100),
 )
 def test_every_piece_of_work_has_a_shape(
     slots: int, context: int, chunks: list[int], smallest_key: int
 ) -> None:
     config = EngineConfig(
         max_slots=slots,
-        prefill_buckets=tuple(chunks),
-        smallest_key_bucket=smallest_key,
-        token_budget=1000,
+        page_size=PAGE_SIZE,
+        prefill_buckets=tuple(PAGE_SIZE * chunk for chunk in chunks),
+        smallest_key_bucket=PAGE_SIZE * smallest_key,
+        mixed_prefill_tokens=PAGE_SIZE,
+        token_budget=2000,
     )
     buckets = Buckets.of(config, context)
     assert buckets.cache_tokens >= context
+    sizes = (*buckets.chunks, *buckets.chunk_keys, *buckets.decode_keys, buckets.cache_tokens)
+    assert not any(size % PAGE_SIZE for size in sizes)
     assert round_up(slots, buckets.batches) >= slots
     assert round_up(context, buckets.decode_keys) >= context
     for start in range(0, context, buckets.largest_chunk):

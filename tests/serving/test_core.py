@@ -116,7 +116,8 @@ def test_an_abort_gives_out_what_there_is_and_frees_the_slot_in_one_step(core):
     core.abort(sequence)
     driver.step()
     output = driver.output("a")
-    assert (output.finish_reason, len(output.token_ids)) == ("abort", 5)
+    # A step gives out what the step before it computed.
+    assert (output.finish_reason, len(output.token_ids)) == ("abort", 4)
     assert (core.stats().running, core.stats().aborted_total) == (0, 1)
 
 
@@ -154,17 +155,57 @@ def test_a_deadline_ends_a_request_with_what_it_has(core):
     assert early.finish_reason == "length"
 
 
-def test_a_slot_is_reused_in_the_step_after_it_was_freed(core):
+def test_a_slot_is_reused_in_the_step_after_the_last_of_the_request_that_had_it(core):
     driver = Driver(core)
     for index in range(ENGINE.max_slots):
         driver.submit(request(f"{index}", max_tokens=4 + index))
     driver.submit(request("waits", max_tokens=2))
     for _ in range(4):
         driver.step()
+    assert core.stats().queued == 1
+    driver.step()
+    # The fifth step gives out what the fourth computed, and computes for the next already.
     assert driver.deltas["0"][-1].finish_reason
-    assert not driver.deltas["waits"]
+    assert core.stats().queued == 0
     driver.step()
     assert driver.deltas["waits"]
+
+
+def test_a_stop_token_frees_the_slot_one_step_late_and_the_extra_token_is_dropped(core):
+    free = run_alone(core, request(max_tokens=12, temperature=1.0, seed=1))
+    stop = free.token_ids[5]
+    driver = Driver(core)
+    driver.submit(request(max_tokens=12, temperature=1.0, seed=1, stop_token_ids=(stop,)))
+    while core.find("a") is not None:
+        driver.step()
+    assert core.stats().running == 0
+    driver.run()
+    assert driver.output("a").token_ids[-1] == stop
+
+
+def test_a_shared_prefix_is_found_and_changes_nothing(core):
+    asked = [request(f"{i}", prompt=(*PROMPT, 80 + i), max_tokens=6, seed=i) for i in range(2)]
+    alone = [run_alone(core, each) for each in asked]
+    before = core.stats().cached_tokens_total
+    assert [run_alone(core, each) for each in asked] == alone
+    assert core.stats().cached_tokens_total - before == 2 * (len(PROMPT) // 4 * 4)
+
+
+def test_a_request_that_gives_its_pages_up_ends_with_the_same_tokens(runner, tokenizer):
+    settings = {"temperature": 1.0, "frequency_penalty": 0.5, "min_tokens": 9, "logprobs": 1}
+    asked = [
+        request(f"{i}", prompt=tuple(range(30 + i, 44 + i)), max_tokens=40, seed=i, **settings)
+        for i in range(3)
+    ]
+    alone = [run_alone(EngineCore(runner, tokenizer, ENGINE), each) for each in asked]
+    # Pages for one whole context and a little: three requests outgrow them again and again.
+    core = EngineCore(runner, tokenizer, dataclasses.replace(ENGINE, kv_pages=20))
+    driver = Driver(core)
+    for each in asked:
+        driver.submit(each)
+    driver.run()
+    assert core.stats().preemptions_total > 0
+    assert [driver.output(each.request_id) for each in asked] == alone
 
 
 def test_a_used_id_is_refused_and_the_first_request_goes_on(core):

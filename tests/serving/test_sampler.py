@@ -47,7 +47,7 @@ def run(rows: list[Row], slots: list[int] | None = None) -> Sampled:
     memory = TokenMemory.empty(SLOTS + 1, VOCAB)
     for slot, row in zip(places, rows, strict=True):
         table.fill(slot, row.params, row.seed)
-        fresh = memory_row(row.params, row.prompt, row.stops, VOCAB)
+        fresh = memory_row(row.params, row.prompt, (), row.stops, VOCAB)
         counts = np.bincount(np.asarray(row.generated, np.int64), minlength=VOCAB)
         fresh = dataclasses.replace(fresh, counts=jnp.asarray(counts, jnp.int32))
         memory = memory.with_row(jnp.int32(slot), fresh)
@@ -169,7 +169,7 @@ def test_draws_follow_the_distribution(fields: dict[str, Any]) -> None:
     table = SettingsTable(SLOTS)
     table.fill(0, params, 0)
     one = jax.tree.map(lambda column: column[:1], table.on_device())
-    fresh = memory_row(params, row.prompt, row.stops, VOCAB)
+    fresh = memory_row(params, row.prompt, (), row.stops, VOCAB)
     counts = np.bincount(np.asarray(row.generated), minlength=VOCAB)
     memory = jax.tree.map(
         lambda field: field[None], dataclasses.replace(fresh, counts=jnp.asarray(counts, jnp.int32))

@@ -1,3 +1,6 @@
+"""Plans, step by step, and under random arrivals against a plain model of what must happen."""
+
+import dataclasses
 import itertools
 
 import pytest
@@ -14,117 +17,240 @@ from hypothesis.stateful import (
 )
 
 from serving.errors import InvariantError, OverloadedError
-from serving.scheduler import DecodeToken, PromptChunk, Scheduler
+from serving.pages import PagePool
+from serving.scheduler import Scheduler, SchedulerLimits
+from serving.step_plan import Departure, PromptChunk, StepPlan
 from serving.throughput import Throughput
 
+PAGE_SIZE = 4
+LIMITS = SchedulerLimits(
+    max_slots=2,
+    token_budget=10,
+    chunk_tokens=8,
+    mixed_chunk_tokens=4,
+    share_tokens=PAGE_SIZE,
+    max_queued_requests=3,
+    max_queued_tokens=100,
+    ageing_s=10.0,
+)
 
-def scheduler(**changes: int) -> Scheduler:
-    settings = {
-        "max_slots": 2,
-        "token_budget": 10,
-        "chunk_tokens": 4,
-        "max_queued_requests": 3,
-        "max_queued_tokens": 100,
-    }
-    return Scheduler(**{**settings, **changes})
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def scheduler(*, pages: int = 60, clock: Clock | None = None, **changes: int) -> Scheduler:
+    limits = dataclasses.replace(LIMITS, **changes)
+    return Scheduler(limits, PagePool(pages + 1, PAGE_SIZE), clock=clock or Clock())
+
+
+def prompt(length: int, first: int = 0) -> tuple[int, ...]:
+    return tuple(range(first, first + length))
+
+
+def positions(plan: StepPlan) -> dict[str, int]:
+    return {decode.request_id: decode.position for decode in plan.decodes}
 
 
 def test_a_prompt_is_taken_in_by_chunks_and_its_last_token_decoded() -> None:
-    books = scheduler(token_budget=6)
-    books.add("a", prompt_tokens=11, max_tokens=2)
-    first, second, third, fourth = (books.plan() for _ in range(4))
-    assert first.chunks == (PromptChunk(request_id="a", slot=0, start=0, length=4),)
-    assert second.chunks == (PromptChunk(request_id="a", slot=0, start=4, length=4),)
-    assert third.chunks == (PromptChunk(request_id="a", slot=0, start=8, length=2),)
-    assert third.decodes == (DecodeToken(request_id="a", slot=0, position=10),)
-    assert fourth.decodes == (DecodeToken(request_id="a", slot=0, position=11),)
-    assert (first.tokens, third.tokens, fourth.tokens) == ({"a": 4}, {"a": 3}, {"a": 1})
-    assert not first.decodes
-    assert not fourth.chunks
+    books = scheduler(token_budget=10)
+    books.add("a", prompt=prompt(20), max_tokens=3)
+    first, second, third, fourth, fifth, sixth = (books.plan() for _ in range(6))
+    assert first.chunks == (PromptChunk(request_id="a", slot=0, start=0, length=8),)
+    assert second.chunks == (PromptChunk(request_id="a", slot=0, start=8, length=8),)
+    assert third.chunks == (PromptChunk(request_id="a", slot=0, start=16, length=3),)
+    assert [positions(plan) for plan in (third, fourth, fifth)] == [{"a": 19}, {"a": 20}, {"a": 21}]
+    # The last token that is sampled is never fed.
+    assert not sixth.tokens
+    assert (first.tokens, third.tokens) == ({"a": 8}, {"a": 4})
+    # The first token is the prompt's; later ones are sampled by steps that are still under way.
+    assert [plan.decodes[0].is_known for plan in (third, fourth)] == [True, False]
 
 
-def test_chunks_run_alongside_decodes() -> None:
-    books = scheduler(token_budget=6)
-    books.add("a", prompt_tokens=1, max_tokens=9)
+def test_chunks_beside_decodes_are_shorter() -> None:
+    books = scheduler()
+    books.add("a", prompt=prompt(1), max_tokens=9)
     books.plan()
-    books.add("b", prompt_tokens=6, max_tokens=1)
+    books.add("b", prompt=prompt(8, 50), max_tokens=1)
     assert books.plan().tokens == {"a": 1, "b": 4}
-    assert books.plan().tokens == {"a": 1, "b": 2}
+    assert books.plan().tokens == {"a": 1, "b": 4}
 
 
 def test_the_budget_left_goes_to_the_same_prompt() -> None:
-    books = scheduler(token_budget=12)
-    books.add("a", prompt_tokens=30, max_tokens=1)
-    assert [chunk.start for chunk in books.plan().chunks] == [0, 4, 8]
+    books = scheduler(token_budget=18)
+    books.add("a", prompt=prompt(30), max_tokens=1)
+    assert [chunk.start for chunk in books.plan().chunks] == [0, 8]
 
 
 def test_max_tokens_zero_is_never_decoded() -> None:
     books = scheduler()
-    books.add("a", prompt_tokens=5, max_tokens=0)
+    books.add("a", prompt=prompt(5), max_tokens=0)
     plan = books.plan()
     assert (plan.tokens, plan.decodes) == ({"a": 4}, ())
 
 
-def test_priority_then_arrival() -> None:
-    books = scheduler(max_slots=1)
-    for request_id, priority in (("a", 1), ("b", 0), ("c", 0)):
-        books.add(request_id, prompt_tokens=1, max_tokens=1, priority=priority)
+def test_pages_come_with_the_prompt_and_then_one_by_one() -> None:
+    books = scheduler()
+    books.add("a", prompt=prompt(6), max_tokens=9)
+    placed = [[entry.index for entry in books.plan().placements] for _ in range(4)]
+    assert placed == [[0, 1], [], [], [2]]
+
+
+def test_priority_then_arrival_then_ageing() -> None:
+    clock = Clock()
+    books = scheduler(max_slots=1, clock=clock)
+    for request_id, priority, now_s in (("a", 1, 0.0), ("b", 0, 1.0), ("c", 0, 2.0), ("d", 0, 11)):
+        clock.now_s = now_s
+        books.add(request_id, prompt=prompt(1), max_tokens=1, priority=priority)
     order = []
-    for _ in range(3):
+    for _ in range(4):
         (decode,) = books.plan().decodes
         order.append(decode.request_id)
         books.remove(decode.request_id)
-    assert order == ["b", "c", "a"]
+    assert order == ["b", "c", "a", "d"]
 
 
 def test_a_freed_slot_is_reused_in_the_next_step() -> None:
     books = scheduler()
     for request_id in "abc":
-        books.add(request_id, prompt_tokens=1, max_tokens=9)
+        books.add(request_id, prompt=prompt(1), max_tokens=9)
     books.plan()
     books.remove("a")
     assert {decode.request_id: decode.slot for decode in books.plan().decodes} == {"b": 1, "c": 0}
 
 
+def test_a_shared_prefix_is_computed_once() -> None:
+    books = scheduler(token_budget=40, chunk_tokens=32, mixed_chunk_tokens=32)
+    books.add("a", prompt=prompt(21), max_tokens=2)
+    assert books.plan().tokens["a"] == 21
+    books.add("b", prompt=(*prompt(17), 99, 98), max_tokens=2)
+    plan = books.plan()
+    (admission,) = plan.admitted
+    assert (admission.request_id, admission.cached_tokens) == ("b", 16)
+    assert plan.chunks == (PromptChunk(request_id="b", slot=1, start=16, length=2),)
+    assert (books.prompt_tokens_total, books.cached_tokens_total) == (20 + 18, 16)
+    # Found again after both are gone, and whole: but one token is left to sample from.
+    books.remove("a")
+    books.remove("b")
+    books.add("c", prompt=prompt(20), max_tokens=2)
+    assert books.plan().admitted[0].cached_tokens == 16
+
+
+def test_what_was_generated_is_found_too() -> None:
+    books = scheduler()
+    books.add("a", prompt=prompt(3), max_tokens=8)
+    for token in range(3, 9):
+        books.plan()
+        books.add_token("a", token)
+    books.remove("a")
+    books.add("b", prompt=prompt(12), max_tokens=1)
+    assert books.plan().admitted[0].cached_tokens == 8
+
+
+def test_prefixes_can_be_held_to_whole_chunks() -> None:
+    books = scheduler(token_budget=40, share_tokens=8, mixed_chunk_tokens=8)
+    books.add("a", prompt=prompt(23), max_tokens=1)
+    books.plan()
+    books.remove("a")
+    books.add("b", prompt=prompt(23), max_tokens=1)
+    assert books.plan().admitted[0].cached_tokens == 16
+
+
+def test_a_request_that_may_not_skip_computes_everything() -> None:
+    books = scheduler(token_budget=40)
+    for request_id in "ab":
+        books.add(request_id, prompt=prompt(20), max_tokens=1, may_skip=False)
+        assert books.plan().tokens[request_id] >= 8
+        books.remove(request_id)
+    assert books.cached_tokens_total == 0
+
+
+def test_the_last_in_order_makes_room_and_comes_back() -> None:
+    books = scheduler(pages=4)
+    books.add("a", prompt=prompt(4), max_tokens=9)
+    books.add("b", prompt=prompt(4, 50), max_tokens=9)
+    generated = {"a": 4, "b": 54}
+
+    def step() -> StepPlan:
+        plan = books.plan()
+        for decode in plan.decodes:
+            books.add_token(decode.request_id, generated[decode.request_id])
+            generated[decode.request_id] += 1
+        return plan
+
+    plans = [step() for _ in range(6)]
+    assert positions(plans[4]) == {"a": 7, "b": 7}
+    # Position 8 opens each request's third page, and there are four.
+    assert plans[5].departed == (Departure(request_id="b", slot=1, is_preempted=True),)
+    assert positions(plans[5]) == {"a": 8}
+    assert (books.num_waiting, books.preemptions_total) == (1, 1)
+    books.remove("a")
+    back = step()
+    # One of its pages went to the other; the one before it is found, not computed again.
+    assert back.admitted[0].cached_tokens == 4
+    assert back.chunks == (PromptChunk(request_id="b", slot=0, start=4, length=4),)
+    assert (positions(back), back.decodes[0].is_known) == ({"b": 8}, True)
+
+
+def test_a_request_whose_last_step_is_planned_makes_place_for_the_next() -> None:
+    books = scheduler(max_slots=1)
+    books.add("a", prompt=prompt(1), max_tokens=2)
+    books.add("b", prompt=prompt(1), max_tokens=1)
+    assert [positions(books.plan()) for _ in range(2)] == [{"a": 0}, {"a": 1}]
+    # The host does not know a's last token yet.
+    plan = books.plan()
+    assert plan.departed == (Departure(request_id="a", slot=0, is_preempted=False),)
+    assert positions(plan) == {"b": 0}
+    books.add_token("a", 5)
+    books.remove("a")
+    books.check()
+
+
 def test_requests_beyond_the_queue_are_refused() -> None:
     books = scheduler()
     for number in range(5):  # 2 slots and 3 in the queue
-        books.add(str(number), prompt_tokens=1, max_tokens=1)
+        books.add(str(number), prompt=prompt(1), max_tokens=1)
     with pytest.raises(OverloadedError, match=r"at most 3 may \(max_queued_requests\)") as caught:
-        books.add("x", prompt_tokens=1, max_tokens=1)
+        books.add("x", prompt=prompt(1), max_tokens=1)
     assert caught.value.retry_after_s >= 1
     books.remove("4")
-    books.add("x", prompt_tokens=1, max_tokens=1)
+    books.add("x", prompt=prompt(1), max_tokens=1)
 
 
 def test_tokens_beyond_the_queue_are_refused() -> None:
     books = scheduler()
     for number in range(2):
-        books.add(str(number), prompt_tokens=90, max_tokens=10)
+        books.add(str(number), prompt=prompt(90), max_tokens=10)
     books.plan()
-    books.add("2", prompt_tokens=40, max_tokens=40)
+    books.add("2", prompt=prompt(40), max_tokens=40)
     with pytest.raises(OverloadedError, match="80 tokens wait already and this request has 21"):
-        books.add("x", prompt_tokens=1, max_tokens=20)
-    books.add("3", prompt_tokens=1, max_tokens=19)
+        books.add("x", prompt=prompt(1), max_tokens=20)
+    books.add("3", prompt=prompt(1), max_tokens=19)
 
 
 def test_an_id_is_scheduled_once_and_needs_work() -> None:
     books = scheduler()
-    books.add("a", prompt_tokens=1, max_tokens=1)
+    books.add("a", prompt=prompt(1), max_tokens=1)
     with pytest.raises(ValueError, match="already"):
-        books.add("a", prompt_tokens=1, max_tokens=1)
+        books.add("a", prompt=prompt(1), max_tokens=1)
     with pytest.raises(ValueError, match="nothing to compute"):
-        books.add("b", prompt_tokens=1, max_tokens=0)
+        books.add("b", prompt=prompt(1), max_tokens=0)
     with pytest.raises(KeyError):
         books.remove("b")
     with pytest.raises(ValueError, match="token_budget"):
-        scheduler(token_budget=5)
+        scheduler(token_budget=9)
 
 
-def test_check_finds_a_lost_slot() -> None:
+def test_check_finds_a_lost_slot_and_a_lost_page() -> None:
     books = scheduler()
-    books.add("a", prompt_tokens=1, max_tokens=1)
+    books.add("a", prompt=prompt(1), max_tokens=1)
     books.plan()
+    books._requests["a"].pages.clear()
+    with pytest.raises(InvariantError, match="computed tokens and pages do not balance"):
+        books.check()
     books._running.clear()
     with pytest.raises(InvariantError, match="slots do not balance"):
         books.check()
@@ -142,107 +268,166 @@ def test_throughput() -> None:
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """Random arrivals, steps, ends and aborts against a plain model of what must happen."""
+    """Random arrivals, steps, ends and aborts, with few pages, beside a model of the device."""
 
     live = Bundle("live")
 
     @initialize(
-        slots=st.integers(1, 4), chunk=st.integers(1, 6), spare=st.integers(0, 8),
+        slots=st.integers(1, 4), pages=st.integers(7, 16), mixed=st.sampled_from([4, 8]),
     )  # fmt: skip
-    def start(self, slots: int, chunk: int, spare: int) -> None:
-        self.slots, self.chunk, self.budget = slots, chunk, chunk + slots + spare
-        self.books = Scheduler(
+    def start(self, slots: int, pages: int, mixed: int) -> None:
+        self.limits = dataclasses.replace(
+            LIMITS,
             max_slots=slots,
-            token_budget=self.budget,
-            chunk_tokens=chunk,
+            token_budget=8 + slots,
+            mixed_chunk_tokens=mixed,
             max_queued_requests=4,
-            max_queued_tokens=60,
+            max_queued_tokens=90,
         )
+        self.books = Scheduler(self.limits, PagePool(pages + 1, PAGE_SIZE))
         self.numbers = itertools.count()
-        self.sizes: dict[str, tuple[int, int]] = {}
-        self.done: dict[str, int] = {}  # tokens in the cache
+        self.asked: dict[str, tuple[tuple[int, ...], int]] = {}
+        self.tokens: dict[str, list[int]] = {}  # prompt and what is known to be generated
+        self.in_flight: dict[str, int] = {}  # sampled by the step before, not known yet
+        self.table: dict[tuple[int, int], int] = {}  # (slot, index) to page
+        self.cache: dict[tuple[int, int], tuple[int, ...]] = {}  # (page, offset): all tokens so far
+        self.slot_of: dict[str, int] = {}
+        self.done: dict[str, int] = {}
+        self.complete: set[str] = set()  # every step of theirs is planned
 
     @rule(
         target=live,
-        prompt=st.integers(1, 20),
-        max_tokens=st.integers(0, 10),
+        tokens=st.lists(st.integers(0, 1), min_size=1, max_size=18).map(tuple),
+        max_tokens=st.integers(0, 9),
         priority=st.integers(-1, 1),
+        may_skip=st.booleans(),
     )
-    def add(self, prompt: int, max_tokens: int, priority: int) -> object:
-        if prompt + max_tokens < 2:
+    def add(
+        self, tokens: tuple[int, ...], max_tokens: int, priority: int, may_skip: bool
+    ) -> object:
+        if len(tokens) + max_tokens < 2:
             return multiple()
         request_id = str(next(self.numbers))
         try:
             self.books.add(
-                request_id, prompt_tokens=prompt, max_tokens=max_tokens, priority=priority
+                request_id,
+                prompt=tokens,
+                max_tokens=max_tokens,
+                priority=priority,
+                may_skip=may_skip,
             )
         except OverloadedError:
-            free = self.slots - self.books.num_running
-            tokens = sum(sum(self.sizes[i]) for i in self.sizes if i not in self.done)
-            assert self.books.num_waiting >= min(4 + free, free)
-            assert self.books.num_waiting >= 4 + free or tokens + prompt + max_tokens > 60
+            assert self.books.num_waiting >= self.limits.max_slots - self.books.num_running
             return multiple()
-        self.sizes[request_id] = (prompt, max_tokens)
+        self.asked[request_id] = (tokens, max_tokens)
+        self.tokens[request_id] = list(tokens)
         return request_id
 
     @rule(request_id=consumes(live))
     def abort(self, request_id: str) -> None:
-        if request_id in self.sizes:
+        if request_id in self.asked:
             self.drop(request_id)
 
     @rule()
     def step(self) -> None:
         plan = self.books.plan()
-        assert sum(plan.tokens.values()) <= self.budget
+        assert sum(plan.tokens.values()) <= self.limits.token_budget
         assert len({decode.slot for decode in plan.decodes}) == len(plan.decodes)
+        if plan.decodes and plan.chunks and set(self.done) & {d.request_id for d in plan.decodes}:
+            assert max(chunk.length for chunk in plan.chunks) <= self.limits.chunk_tokens
+        for departure in plan.departed:
+            assert self.slot_of.pop(departure.request_id) == departure.slot
+            done = self.done.pop(departure.request_id)
+            asked, max_tokens = self.asked[departure.request_id]
+            is_complete = done == len(asked) + max(max_tokens, 0) - 1
+            assert departure.is_preempted != is_complete
+            if is_complete:
+                self.complete.add(departure.request_id)
+        for admission in plan.admitted:
+            assert admission.slot not in self.slot_of.values()
+            self.slot_of[admission.request_id] = admission.slot
+            self.done[admission.request_id] = admission.cached_tokens
+        for placement in plan.placements:
+            self.table[placement.slot, placement.index] = placement.page
+        for admission in plan.admitted:
+            known = self.tokens[admission.request_id]
+            for position in range(admission.cached_tokens):
+                assert self.read(admission.slot, position) == tuple(known[: position + 1])
+        sampled: dict[str, int] = {}
         for chunk in plan.chunks:
-            assert chunk.start == self.done.get(chunk.request_id, 0)
-            prompt = self.sizes[chunk.request_id][0]
-            # Boundaries depend on the request alone.
-            assert chunk.start % self.chunk == 0
-            assert chunk.length == min(self.chunk, prompt - 1 - chunk.start)
+            assert chunk.start == self.done[chunk.request_id]
+            assert chunk.start % PAGE_SIZE == 0
+            known = self.tokens[chunk.request_id]
+            for position in range(chunk.start, chunk.start + chunk.length):
+                self.write(chunk.slot, position, known[: position + 1])
             self.done[chunk.request_id] = chunk.start + chunk.length
         for decode in plan.decodes:
-            prompt, max_tokens = self.sizes[decode.request_id]
-            assert max_tokens > 0
-            assert decode.position == self.done.get(decode.request_id, 0) >= prompt - 1
-            self.done[decode.request_id] = decode.position + 1
-        if self.sizes:
-            assert plan.tokens, "work is never stuck"
-        assert self.books.num_running == min(self.slots, len(self.sizes))
-        for request_id in list(plan.tokens):
-            prompt, max_tokens = self.sizes[request_id]
-            if self.done[request_id] == prompt - 1 + max_tokens:
+            request_id = decode.request_id
+            known = [*self.tokens[request_id]]
+            assert decode.is_known == (decode.position < len(known))
+            if not decode.is_known:
+                known.append(self.in_flight[request_id])
+            assert decode.position == self.done[request_id] == len(known) - 1
+            self.write(decode.slot, decode.position, known)
+            for position in range(decode.position + 1):
+                assert self.read(decode.slot, position) == tuple(known[: position + 1])
+            self.done[request_id] = decode.position + 1
+            sampled[request_id] = (sum(known) + len(known)) % 2
+        # The host learns what the step before sampled, and some requests end by it.
+        for request_id, token in self.in_flight.items():
+            self.tokens[request_id].append(token)
+            self.books.add_token(request_id, token)
+        self.in_flight = sampled
+        for request_id in list(self.asked):
+            asked, max_tokens = self.asked[request_id]
+            generated = len(self.tokens[request_id]) - len(asked)
+            is_scored = max_tokens == 0 and request_id in self.complete
+            if is_scored or (max_tokens and generated == max_tokens):
                 self.drop(request_id)
+        if self.asked.keys() - self.complete - {d.request_id for d in plan.departed}:
+            assert plan.tokens, "work is never stuck"
+
+    def read(self, slot: int, position: int) -> tuple[int, ...] | None:
+        return self.cache.get((self.table[slot, position // PAGE_SIZE], position % PAGE_SIZE))
+
+    def write(self, slot: int, position: int, tokens: list[int]) -> None:
+        page = self.table[slot, position // PAGE_SIZE]
+        self.cache[page, position % PAGE_SIZE] = tuple(tokens)
 
     def drop(self, request_id: str) -> None:
         self.books.remove(request_id)
-        del self.sizes[request_id]
-        self.done.pop(request_id, None)
+        del self.asked[request_id]
+        del self.tokens[request_id]
+        self.complete.discard(request_id)
+        for books in (self.in_flight, self.slot_of, self.done):
+            books.pop(request_id, None)
 
     @invariant()
     def nothing_is_lost(self) -> None:
         if not hasattr(self, "books"):
             return
         self.books.check()
-        assert all(request_id in self.books for request_id in self.sizes)
-        assert self.books.num_waiting + self.books.num_running == len(self.sizes)
+        assert all(request_id in self.books for request_id in self.asked)
+        assert len(self.books) == len(self.asked)
+        places = self.books.num_waiting + self.books.num_running
+        assert places == len(self.asked.keys() - self.complete)
         assert self.books.computed_tokens == sum(self.done.values())
 
     def teardown(self) -> None:
-        """Whatever happened, the rest runs to its end and every slot comes back."""
+        """Whatever happened, the rest runs to its end and every slot and page comes back."""
         if not hasattr(self, "books"):
             return
-        for _ in range(1000):
-            if not self.sizes:
+        for _ in range(2000):
+            if not self.asked:
                 break
             self.step()
-        assert not self.sizes
+        assert not self.asked
         self.books.check()
         assert (self.books.num_waiting, self.books.num_running) == (0, 0)
+        assert self.books.pool.held == 0
 
 
 SchedulerMachine.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None
+    max_examples=300, stateful_step_count=40, deadline=None
 )
 TestSchedulerMachine = SchedulerMachine.TestCase

@@ -1,0 +1,131 @@
+"""The key/value cache: pages of a few tokens each, found through a table.
+
+A page belongs to no place in a sequence. Row b of a step holds its position p in page
+`pages[b, p // page_size]`, at offset `p % page_size`; several rows may read one page, and which
+page a row uses changes nothing of what it computes. Table entries past what a row has may name any
+page, conventionally `SCRATCH_PAGE`, which belongs to nobody.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from model.attention import attend
+
+if TYPE_CHECKING:
+    from jax.typing import DTypeLike
+
+    from model.config import PaLMConfig
+
+KeyValues: TypeAlias = tuple[jax.Array, jax.Array]
+"""Keys and values of a layer, each [pages, page_size, K, H]."""
+
+KVCache: TypeAlias = list[KeyValues]
+"""One pair for each layer; donate it, so that it is updated in place."""
+
+SCRATCH_PAGE = 0
+"""Written by padding, read by nobody."""
+
+# Beyond this many tokens one scatter compiles faster than a chain of in-place slice updates.
+_MAX_UNROLLED_TOKENS = 64
+
+
+def init_cache(
+    config: PaLMConfig, num_pages: int, page_size: int, dtype: DTypeLike = jnp.float32
+) -> KVCache:
+    """An empty cache: per layer keys and values of [num_pages, page_size, K, H]."""
+    shape = (num_pages, page_size, config.num_kv_heads, config.head_dim)
+    return [(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.num_layers)]
+
+
+def write_pages(pool: jax.Array, new: jax.Array, pages: jax.Array, start: jax.Array) -> jax.Array:
+    """Put new keys or values into their pages.
+
+    Args:
+        pool: [pages, page_size, K, H].
+        new: [B, T, K, H]; row b's tokens stand at positions start[b] … start[b]+T-1.
+        pages: int32[B, P], the rows' tables.
+        start: int32[B]; a multiple of page_size if T is.
+
+    Returns:
+        The pool with them in it.
+    """
+    new = new.astype(pool.dtype)
+    batch, length = new.shape[:2]
+    page_size = pool.shape[1]
+    zero = jnp.zeros((), jnp.int32)
+    if length % page_size == 0:
+        count = length // page_size
+        indices = (start // page_size)[:, None] + jnp.arange(count, dtype=jnp.int32)[None]
+        page = _entries(pages, indices)
+        for row in range(batch):
+            for index in range(count):
+                piece = new[row, index * page_size : (index + 1) * page_size]
+                at = (page[row, index], zero, zero, zero)
+                pool = jax.lax.dynamic_update_slice(pool, piece[None], at)
+        return pool
+    positions = start[:, None] + jnp.arange(length, dtype=jnp.int32)[None]
+    page = _entries(pages, positions // page_size)
+    offset = positions % page_size
+    if batch * length > _MAX_UNROLLED_TOKENS:
+        return pool.at[page, offset].set(new)
+    for row in range(batch):
+        for token in range(length):
+            at = (page[row, token], offset[row, token], zero, zero)
+            pool = jax.lax.dynamic_update_slice(pool, new[row, token][None, None], at)
+    return pool
+
+
+def read_pages(pool: jax.Array, pages: jax.Array) -> jax.Array:
+    """What the tables name, in order: [B, P * page_size, K, H]."""
+    found = jnp.take(pool, pages, axis=0, mode="clip")
+    return found.reshape(pages.shape[0], -1, *pool.shape[2:])
+
+
+def attend_pages(
+    query: jax.Array, cache: KeyValues, pages: jax.Array, start: jax.Array
+) -> jax.Array:
+    """Causal attention of [B, T, N, H] queries at positions start[b] … over their rows' pages."""
+    keys, values = (read_pages(pool, pages) for pool in cache)
+    length = query.shape[1]
+    at = jnp.arange(keys.shape[1], dtype=jnp.int32)[None]
+    positions = start[:, None] + jnp.arange(length, dtype=jnp.int32)[None]
+    mask = positions[:, :, None] >= at[:, None]
+    # Pages keep what their last owner left. A weight of 0 hides any number, but 0 · NaN is NaN.
+    is_own = at < start[:, None] + length
+    values = jnp.where(is_own[:, :, None, None], values, jnp.zeros((), values.dtype))
+    return attend(query, keys.astype(query.dtype), values.astype(query.dtype), mask)
+
+
+def attend_and_store(
+    new: tuple[jax.Array, jax.Array, jax.Array],
+    cache: KeyValues,
+    pages: jax.Array,
+    start: jax.Array,
+) -> tuple[jax.Array, KeyValues]:
+    """Put new keys and values into their pages, and attend to all that the rows then have.
+
+    Args:
+        new: Scaled queries [B, T, N, H], keys and values [B, T, K, H].
+        cache: A layer's.
+        pages: int32[B, P], the rows' tables.
+        start: int32[B], as in `write_pages`.
+
+    Returns:
+        The queries' attention [B, T, N, H], and the cache.
+    """
+    query, keys, values = new
+    stored = (
+        write_pages(cache[0], keys, pages, start),
+        write_pages(cache[1], values, pages, start),
+    )
+    return attend_pages(query, stored, pages, start), stored
+
+
+def _entries(pages: jax.Array, indices: jax.Array) -> jax.Array:
+    """int32[B, n]; past a table's end, which only padding can reach, the scratch page."""
+    found = jnp.take_along_axis(pages, indices, axis=1, mode="clip")
+    return jnp.where(indices < pages.shape[1], found, SCRATCH_PAGE)
