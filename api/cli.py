@@ -7,6 +7,7 @@ optional dependencies are missing fails alone, with a message that names the ext
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Iterator
 from typing import Annotated
@@ -14,7 +15,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from api.config import ExportConfig, GenerateConfig, InfoConfig, ServeConfig, TrainConfig
+from api.config import (
+    ExportConfig,
+    GenerateConfig,
+    InfoConfig,
+    PlanConfig,
+    ServeConfig,
+    TrainConfig,
+)
 from api.errors import MissingExtraError
 from api.installation import check_packages, version
 from api.options import from_options
@@ -103,6 +111,20 @@ def info(config: InfoConfig) -> None:
         typer.echo(facts.to_json())
     else:
         Console().print(facts.render())
+
+
+@app.command(rich_help_panel="Use a model")
+@from_options(PlanConfig)
+def plan(config: PlanConfig) -> None:
+    """Choose how to split a model over chips, and predict its speed; loads nothing."""
+    from api.plan import make_plan, render
+
+    made = make_plan(config)
+    if config.json:
+        typer.echo(json.dumps(made.to_dict(), indent=2))
+    else:
+        Console().print(render(made))
+    made.require_chosen()
 
 
 @app.command(rich_help_panel="Make a model")

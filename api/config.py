@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+from api.quantities import parse_quantity
 from model.errors import ConfigError
+from serving.chip import CHIPS, Calibration, Chip, ChipName
 from serving.config import EngineConfig
 from serving.request import SamplingParams
+from serving.workload import Phase, WeightFormat
 
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 ExportFormat: TypeAlias = Literal["hf", "gguf"]
@@ -142,6 +145,73 @@ class InfoConfig:
 
     model: str = dataclasses.field(default=DEFAULT_MODEL, metadata={"argument": True})
     json: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """Settings of `talipot plan`.
+
+    Attributes:
+        model: A preset (palm-8b, palm-62b, palm-540b), an embedded model or a checkpoint folder.
+        chips: Number of chips.
+        mesh: Chips along x, y and z, such as 4,4,4; chosen for the model if not given.
+        phase: prefill runs whole prompts, decode one token of each sequence.
+        batch: Sequences in a step.
+        context: Tokens of each sequence.
+        weights: How weights are stored.
+        chip: Data sheet that the figures below default to.
+        hbm: Memory of a chip, such as 32GB or 32GiB.
+        bandwidth: Memory bandwidth of a chip, such as 1200GB/s.
+        peak_flops: Dense bfloat16 FLOP/s of a chip, such as 275T.
+        interconnect: Bandwidth between a chip and its neighbours, such as 270GB/s.
+        calibration: How much of the data sheet programs get.
+        json: Print JSON for programs.
+
+    Raises:
+        ConfigError: A field is out of range; the message names field, value and limit.
+    """
+
+    model: str = dataclasses.field(default="palm-540b", metadata={"argument": True})
+    chips: int = 64
+    mesh: tuple[int, ...] | None = None
+    phase: Phase = "decode"
+    batch: int = 64
+    context: int = 2048
+    weights: WeightFormat = "int8"
+    chip: ChipName = dataclasses.field(default="tpu-v4", metadata={"panel": "Chip"})
+    hbm: str | None = dataclasses.field(default=None, metadata={"panel": "Chip"})
+    bandwidth: str | None = dataclasses.field(default=None, metadata={"panel": "Chip"})
+    peak_flops: str | None = dataclasses.field(default=None, metadata={"panel": "Chip"})
+    interconnect: str | None = dataclasses.field(default=None, metadata={"panel": "Chip"})
+    calibration: Calibration = dataclasses.field(
+        default_factory=Calibration, metadata={"panel": "Calibration"}
+    )
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every field of our own, and that the quantities can be read."""
+        _check_range("chips", self.chips, 1, 1 << 16)
+        _check_range("batch", self.batch, 1, 1 << 20)
+        _check_range("context", self.context, 1, 1 << 24)
+        self.data_sheet()
+
+    def data_sheet(self) -> Chip:
+        """The named chip's figures, with those that were given in their place."""
+        if self.chip not in CHIPS:
+            raise ConfigError(f"chip={self.chip!r} must be one of {tuple(CHIPS)}")
+        given: dict[str, Any] = {
+            field: parse_quantity(option, text, unit)
+            for field, option, text, unit in (
+                ("hbm_bytes", "hbm", self.hbm, "B"),
+                ("hbm_bandwidth", "bandwidth", self.bandwidth, "B/s"),
+                ("peak_flops", "peak_flops", self.peak_flops, "FLOP/s"),
+                ("interconnect_bandwidth", "interconnect", self.interconnect, "B/s"),
+            )
+            if text is not None
+        }
+        if given:
+            given["name"] = f"{self.chip} (changed)"
+        return dataclasses.replace(CHIPS[self.chip], **given)
 
 
 def _check_range(field: str, value: float, low: float, high: float) -> None:

@@ -100,6 +100,31 @@ def attend_pages(
     return attend(query, keys.astype(query.dtype), values.astype(query.dtype), mask)
 
 
+def attend_and_store(
+    new: tuple[jax.Array, jax.Array, jax.Array],
+    cache: KeyValues,
+    pages: jax.Array,
+    start: jax.Array,
+) -> tuple[jax.Array, KeyValues]:
+    """Put new keys and values into their pages, and attend to all that the rows then have.
+
+    Args:
+        new: Scaled queries [B, T, N, H], keys and values [B, T, K, H].
+        cache: A layer's.
+        pages: int32[B, P], the rows' tables.
+        start: int32[B], as in `write_pages`.
+
+    Returns:
+        The queries' attention [B, T, N, H], and the cache.
+    """
+    query, keys, values = new
+    stored = (
+        write_pages(cache[0], keys, pages, start),
+        write_pages(cache[1], values, pages, start),
+    )
+    return attend_pages(query, stored, pages, start), stored
+
+
 def _entries(pages: jax.Array, indices: jax.Array) -> jax.Array:
     """int32[B, n]; past a table's end, which only padding can reach, the scratch page."""
     found = jnp.take_along_axis(pages, indices, axis=1, mode="clip")

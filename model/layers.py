@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from model.activations import into_attention, out_of_attention, place
 from model.config import PaLMConfig
 from model.linear import project
 from model.parameters import ONES, ZEROS, declare, fan_in
@@ -111,8 +112,9 @@ class Attention(nnx.Module):
         query = rotate(query, angles, config.rope_style) * jnp.asarray(
             config.head_dim**-0.5, x.dtype
         )
-        mixed = attend(query, rotate(key, angles, config.rope_style), value)
-        return project(mixed, self.out[...], in_axes=2)
+        key = rotate(key, angles, config.rope_style)
+        mixed = attend(*into_attention(query, key, value))
+        return project(out_of_attention(mixed), self.out[...], in_axes=2)
 
 
 class FeedForward(nnx.Module):
@@ -137,7 +139,7 @@ class FeedForward(nnx.Module):
             hidden = self._activate(up)
         else:
             hidden = self._activate(project(x, self.gate[...])) * up
-        return project(hidden, self.down[...])
+        return project(place(hidden, "batch", "length", "ff"), self.down[...])
 
     def _activate(self, x: jax.Array) -> jax.Array:
         return jax.nn.silu(x) if self.activation == "silu" else jax.nn.gelu(x, approximate=False)
@@ -160,6 +162,7 @@ class Block(nnx.Module):
         attend: Attend,
     ) -> jax.Array:
         """Apply the block to [B, T, D]; arguments as in `Attention`."""
-        normed = self.norm(x)
+        normed = place(self.norm(x), "batch", "length", "model")
         mlp_input = normed if self.mlp_norm is None else self.mlp_norm(x)
-        return x + self.attention(normed, angles, attend) + self.mlp(mlp_input)
+        y = x + self.attention(normed, angles, attend) + self.mlp(mlp_input)
+        return place(y, "batch", "length", "model")

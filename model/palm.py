@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from model.activations import on_own_pages, place
 from model.attention import attend_causally
 from model.config import PaLMConfig
-from model.kv_cache import KeyValues, KVCache, attend_pages, init_cache, write_pages
+from model.kv_cache import KeyValues, KVCache, attend_and_store, init_cache
 from model.layers import Block, Norm
 from model.parameters import (
     UNIT_NORMAL,
@@ -79,7 +80,11 @@ class PaLM(nnx.Module):
             [B, T, D] in the parameters' dtype.
         """
         x = jnp.take(self.embedding[...], tokens, axis=0)
-        angles = rotary_angles(positions, self.config.head_dim, self.config.rope_theta)
+        cos, sin = rotary_angles(positions, self.config.head_dim, self.config.rope_theta)
+        angles = (
+            place(cos, "batch", "length", "head_dim"),
+            place(sin, "batch", "length", "head_dim"),
+        )
         for layer, block in enumerate(self.layers):
             x = run_block(layer, block, x, angles)
         return self.final_norm(x)
@@ -140,7 +145,8 @@ def forward_step(
         start: int32[B]; a multiple of the page size if T is one.
         cache: As from `init_cache`; donate it, so that it is updated in place.
         pages: int32[B, P]; the pages of each row, see `model.kv_cache`. They hold at least
-            start + T positions of every row whose output is used.
+            start + T positions of every row whose output is used. Under a layout they count from
+            the first page of the row's chip, see `model.activations.on_own_pages`.
 
     Returns:
         Final-normed hidden states [B, T, D], and the cache.
@@ -175,11 +181,8 @@ def _cached_block(
 
     def attend(query: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
         nonlocal stored
-        stored = (
-            write_pages(cache[0], keys, pages, start),
-            write_pages(cache[1], values, pages, start),
-        )
-        return attend_pages(query, stored, pages, start)
+        mixed, stored = on_own_pages(attend_and_store, (query, keys, values), cache, pages, start)
+        return mixed
 
     block: Block = nnx.merge(definition, state)
     return block(x, angles, attend), stored

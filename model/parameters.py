@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from model.activations import place_weight
 from model.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -170,16 +171,18 @@ def bind(config: PaLMConfig, params: Params) -> Any:
     """
     graphdef, abstract = _abstract_module(config)
     flat = flatten(params)
-    declared = _specs(config).keys()
+    specs = _specs(config)
+    declared = specs.keys()
     if flat.keys() != declared:
         missing, extra = sorted(declared - flat.keys()), sorted(flat.keys() - declared)
         raise CheckpointError(
             f"parameters do not match model {config.name!r}: "
             f"missing {_some(missing)}, unexpected {_some(extra)}"
         )
+    placed = {name: place_weight(value, specs[name].axes) for name, value in flat.items()}
     state = nnx.from_flat_state(
         [
-            (path, variable.replace(flat[".".join(str(part) for part in path)]))
+            (path, variable.replace(placed[".".join(str(part) for part in path)]))
             for path, variable in nnx.to_flat_state(abstract)
         ]
     )

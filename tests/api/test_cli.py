@@ -9,7 +9,7 @@ import pytest
 from api.config import ServeConfig
 from model.errors import ConfigError
 
-COMMANDS = ("serve", "generate", "info", "train", "export")
+COMMANDS = ("serve", "generate", "info", "plan", "train", "export")
 
 
 def talipot(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
@@ -57,6 +57,9 @@ def test_info_prints_a_table_for_people():
     ("arguments", "words"),
     [
         (["info", "nothing/here"], ["invalid_checkpoint", "nothing/here"]),
+        (["plan", "nothing/here"], ["invalid_checkpoint", "nothing/here"]),
+        (["plan", "--hbm", "3 apples"], ["invalid_config", "hbm='3 apples'", "32GB"]),
+        (["plan", "--mesh", "4,4"], ["invalid_config", "mesh=4,4", "chips=64"]),
         (["train", "nothing.toml"], ["invalid_config", "nothing.toml"]),
         (["export", "nothing/here", "out"], ["invalid_checkpoint", "nothing/here"]),
         (["generate", "x", "--temperature", "-1"], ["invalid_request", "temperature=-1"]),
