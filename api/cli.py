@@ -71,13 +71,13 @@ def _options(
 @app.command(rich_help_panel="Use a model")
 @from_options(ServeConfig)
 def serve(config: ServeConfig) -> None:
-    """Serve a model over HTTP, compatible with OpenAI's completions API.
+    """Serve a model over HTTP, compatible with OpenAI's completions API, and over gRPC.
 
     The server answers at once; /health/ready turns 200 when the model is loaded and compiled.
     Ctrl-C or SIGTERM stops it in order: running requests may finish first.
     """
     check_packages()
-    from api.http.server import run_server
+    from api.server import run_server
 
     sys.exit(run_server(config))
 

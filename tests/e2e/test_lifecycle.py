@@ -41,7 +41,7 @@ class Process:
         self.popen = subprocess.Popen(
             [
                 *(sys.executable, "-m", "api", "serve", "--model", str(model), "--port", port),
-                *(*ENGINE, *options),
+                *("--grpc-port", "0", *ENGINE, *options),
             ],
             stderr=subprocess.PIPE,
             text=True,
