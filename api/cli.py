@@ -14,7 +14,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from api.config import ExportConfig, GenerateConfig, InfoConfig, ServeConfig, TrainConfig
+from api.config import (
+    BatchConfig,
+    ExportConfig,
+    GenerateConfig,
+    InfoConfig,
+    ServeConfig,
+    TrainConfig,
+)
 from api.errors import MissingExtraError
 from api.installation import check_packages, version
 from api.options import from_options
@@ -90,6 +97,19 @@ def generate(config: GenerateConfig) -> None:
     from api.generate import generate_to_terminal
 
     generate_to_terminal(config)
+
+
+@app.command(rich_help_panel="Use a model")
+@from_options(BatchConfig)
+def batch(config: BatchConfig) -> None:
+    """Send a file of prompts through a server, and get every line answered once.
+
+    Killed at any moment, here or at the server, the same command goes on where it was. The exit
+    code is 0 only if every line has a result.
+    """
+    from api.batch.command import run_batch
+
+    sys.exit(run_batch(config))
 
 
 @app.command(rich_help_panel="Use a model")

@@ -119,6 +119,42 @@ class GenerateConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """Settings of `talipot batch`.
+
+    Attributes:
+        requests: File of requests, a JSON object a line: id, prompt and any sampling fields.
+        results: File that the results are appended to; what it has already is not asked again.
+        target: Host and port of the server's gRPC door.
+        api_key: Key for a server that asks for one; in the environment, other users of the
+            machine do not see it.
+        max_in_flight: Requests that are sent and not answered yet, at most.
+        give_up_after_s: Seconds of failing without a single answer after which to give up.
+
+    Raises:
+        ConfigError: A field is out of range; the message names field, value and limit.
+    """
+
+    requests: Path = dataclasses.field(metadata={"argument": True})
+    results: Path = dataclasses.field(metadata={"argument": True})
+    target: str = dataclasses.field(default="127.0.0.1:8500", metadata={"flag": "-t"})
+    api_key: str | None = None
+    max_in_flight: int = 64
+    give_up_after_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        host, _, port = self.target.rpartition(":")
+        if not host or not port.isdecimal():
+            raise ConfigError(f"target={self.target!r} must be HOST:PORT")
+        _check_range("port of target", int(port), 1, 65535)
+        _check_range("max_in_flight", self.max_in_flight, 1, 65536)
+        _check_range("give_up_after_s", self.give_up_after_s, 0, 7 * 86400)
+        if self.requests.resolve() == self.results.resolve():
+            raise ConfigError(f"results={self.results} must be another file than requests")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Settings of `talipot train`.
 

@@ -56,4 +56,4 @@ def _refusal(
         (True, False): grpc.stream_unary_rpc_method_handler,
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[handler.request_streaming, handler.response_streaming]
-    return make(refuse, handler.request_deserializer, handler.response_serializer)
+    return make(refuse)  # without a deserializer: what a stranger sends is not even parsed
