@@ -6,7 +6,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from api.config import ExportConfig, GenerateConfig, InfoConfig, ServeConfig, TrainConfig
+from api.config import (
+    BatchConfig,
+    ExportConfig,
+    GenerateConfig,
+    InfoConfig,
+    ServeConfig,
+    TrainConfig,
+)
 from api.options import attribute_docs, from_options, settings_of
 
 
@@ -122,7 +129,7 @@ def test_a_name_that_appears_twice_is_refused():
 
 
 @pytest.mark.parametrize(
-    "config", [ServeConfig, GenerateConfig, TrainConfig, ExportConfig, InfoConfig]
+    "config", [ServeConfig, GenerateConfig, BatchConfig, TrainConfig, ExportConfig, InfoConfig]
 )
 def test_every_setting_of_every_command_has_help(config):
     assert [setting.name for setting in settings_of(config) if not setting.help] == []
