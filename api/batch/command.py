@@ -27,6 +27,11 @@ def run_batch(config: BatchConfig) -> int:
         done = len(results.done & found.ids)
         progress = BatchProgress(len(found.ids), done, Console(stderr=True))
         asyncio.run(_run(config, found, results, progress))
+        if progress.failed:
+            progress.note(
+                f"{config.results} says why the failed lines failed; the same command tries them "
+                "again"
+            )
     return _EXIT_OK if progress.done == progress.total else _EXIT_FAILED
 
 

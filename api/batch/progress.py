@@ -55,7 +55,7 @@ class BatchProgress:
 
     def note(self, text: str) -> None:
         """Say something that people should know."""
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def line(self) -> str:
         """The state in words."""

@@ -7,8 +7,10 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from api.grpc.errors import to_item_error
+from api.grpc.interceptors import no_message
 from api.grpc.talipot.v1 import generation_pb2 as pb
 from serving.errors import RequestError
 
@@ -37,14 +39,25 @@ class BatchStream:
         """Answer until the client has no more requests and every result is out.
 
         Cancelling ends what is in flight.
+
+        Raises:
+            RequestError: The client sent something that is no request; all that is in flight ends.
         """
-        async with asyncio.TaskGroup() as group:
-            while True:
-                await self._free.acquire()
-                request: object = await self._context.read()
-                if not isinstance(request, pb.GenerateBatchRequest):
-                    return  # the mark of the stream's end
-                group.create_task(self._run_one(request))
+        try:
+            async with asyncio.TaskGroup() as group:
+                while (item := await self._next()) is not None:
+                    group.create_task(self._run_one(item))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def _next(self) -> pb.GenerateBatchRequest | None:
+        """The next request when there is room for it; None after the last."""
+        await self._free.acquire()
+        try:
+            item: object = await self._context.read()
+        except DecodeError:
+            raise no_message() from None
+        return item if isinstance(item, pb.GenerateBatchRequest) else None
 
     async def _run_one(self, item: pb.GenerateBatchRequest) -> None:
         response = pb.GenerateBatchResponse(id=item.id)

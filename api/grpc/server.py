@@ -10,7 +10,7 @@ from api.config import ServeConfig
 from api.errors import StartupError
 from api.grpc.generation import SERVICE, Generation
 from api.grpc.health import Health
-from api.grpc.keys import RequireApiKey
+from api.grpc.interceptors import RefuseGarbage, RequireApiKey
 from api.grpc.talipot.v1 import generation_pb2_grpc
 from api.keys import ApiKeys
 from api.service import CompletionService
@@ -35,10 +35,9 @@ class GrpcDoor:
         """
         self._service = service
         self._config = config
-        key_file = config.api_key_file
-        self._interceptors = (
-            () if key_file is None else (RequireApiKey(ApiKeys.from_file(key_file)),)
-        )
+        self._interceptors: list[grpc.aio.ServerInterceptor] = [RefuseGarbage()]
+        if config.api_key_file is not None:
+            self._interceptors.insert(0, RequireApiKey(ApiKeys.from_file(config.api_key_file)))
         self._server: grpc.aio.Server | None = None
         self.port = 0
         """What it listens on, once started."""

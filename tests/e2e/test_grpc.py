@@ -256,13 +256,37 @@ def test_a_message_beyond_the_limit_is_refused(stub):
     assert str(1 << 20) in found.message
 
 
-def test_bytes_that_are_no_message_end_the_call_alone(server, stub):
+def test_bytes_that_are_no_message_are_refused(server, stub, caplog):
+    garbage = b"\xff\xff\xff"
+    path = "/talipot.v1.Generation/"
     with grpc.insecure_channel(server.grpc_target) as channel:
-        call = channel.unary_unary("/talipot.v1.Generation/Tokenize")
-        with pytest.raises(grpc.RpcError) as refused:
-            call(b"\xff\xff\xff")
-    assert refused.value.code() == grpc.StatusCode.UNKNOWN  # gRPC's own answer
+        for call in (
+            lambda: channel.unary_unary(path + "Tokenize")(garbage),
+            lambda: list(channel.unary_stream(path + "Generate")(garbage)),
+            lambda: list(channel.stream_stream(path + "GenerateBatch")(iter([garbage]))),
+        ):
+            found = failure_of(call)
+            assert (found.status, found.reason) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
     assert tokens_of(stub, "x")
+    assert not caplog.records
+
+
+@pytest.fixture
+def broken_tokenizer(server, monkeypatch):
+    def fail(_):
+        raise ZeroDivisionError("secret path")
+
+    monkeypatch.setattr(server.app.state.service.tokens, "encode", fail)
+
+
+@pytest.mark.usefixtures("broken_tokenizer")
+def test_a_fault_of_ours_is_internal_and_tells_nothing_of_the_inside(stub, caplog):
+    found = failure_of(lambda: stub.Tokenize(pb.TokenizeRequest(texts=["x"])))
+    assert (found.status, found.reason) == ("INTERNAL", "INTERNAL_ERROR")
+    assert "secret path" not in found.message
+    assert "secret path" in caplog.text
+    (answer,) = stub.GenerateBatch(iter([pb.GenerateBatchRequest(id="x", request=request())]))
+    assert (answer.error.status, answer.error.code) == (13, "internal_error")
 
 
 def test_health_says_serving(server):

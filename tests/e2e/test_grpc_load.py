@@ -4,6 +4,7 @@ import threading
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from api.grpc.talipot.v1 import generation_pb2 as pb
 from tests.e2e.grpc_client import failure_of, request, stub_for, wait_until
@@ -222,5 +223,24 @@ def test_keys_are_asked_for_everything_but_health(tiny_model, tmp_path):
             for method in calls:
                 call(method, ("authorization", "Bearer key"))
         with grpc.insecure_channel(server.grpc_target) as channel:
-            health_call = channel.unary_unary("/grpc.health.v1.Health/Check")
-            assert health_call(b"") == b"\x08\x01"
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_an_engine_that_fails_ends_its_calls_and_is_not_serving(tiny_model):
+    def fail():
+        raise ZeroDivisionError("secret path")
+
+    with serving(load_tiny_engine(tiny_model)) as server:
+        wait_ready(server.url)
+        server.app.state.service.host.engine._core.step = fail
+        with stub_for(server.grpc_target) as stub:
+            ended = failure_of(lambda: list(stub.Generate(request())))
+            assert (ended.status, ended.reason) == ("INTERNAL", "INTERNAL_ERROR")
+            assert "secret path" not in ended.message
+            later = failure_of(lambda: list(stub.Generate(request())))
+            assert (later.status, later.reason) == ("UNAVAILABLE", "NOT_READY")
+            assert stub.GetModel(pb.GetModelRequest()).phase == pb.PHASE_FAILED
+        with grpc.insecure_channel(server.grpc_target) as channel:
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
