@@ -30,9 +30,9 @@ _OPTIONS = (
     # A server that vanished without a word is found by a ping.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    # How long to wait is decided here, not also in the channel.
+    # How long to wait is decided here, not also in the channel. (Its least time is left alone: that
+    # is also how long a slow server has to accept.)
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
 )
 
@@ -63,6 +63,7 @@ class BatchClient:
         self._failing_since_s: float | None = None
         self._pause: _Pause | None = None
         self._is_complete = False
+        self._has_ended = False
         self._changed = asyncio.Event()
 
     async def run(self, check_size: Callable[[int], None]) -> None:
@@ -105,6 +106,7 @@ class BatchClient:
     async def _session(self, stub: GenerationStub) -> _Pause | None:
         """One stream from its opening to its end; None if nothing is left to do."""
         self._pause = None
+        self._has_ended = False
         call: _Call = stub.GenerateBatch(metadata=self._metadata)
         try:
             await gather([self._send(call), self._receive(call)])
@@ -118,7 +120,7 @@ class BatchClient:
     async def _send(self, call: _Call) -> None:
         """Keep as many requests under way as may be; an error of the call is `_receive`'s."""
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            while self._pause is None and not self._is_complete:
+            while not (self._is_complete or self._has_ended or self._pause):
                 self._changed.clear()
                 now_s = time.monotonic()
                 found: Attempt | float | None = None
@@ -135,7 +137,9 @@ class BatchClient:
         while True:
             response: object = await call.read()
             if not isinstance(response, pb.GenerateBatchResponse):
-                return  # the mark of the stream's end
+                self._has_ended = True  # that was the mark of the stream's end
+                self._changed.set()
+                return
             attempt = self._work.find(response.id)
             if attempt is not None:  # else the server has made it up
                 self._take_in(attempt, response)

@@ -11,7 +11,7 @@ from grpc_status import rpc_status
 
 from api.grpc.talipot.v1 import generation_pb2 as pb
 
-_FIRST_S, _LONGEST_S = 0.5, 30.0
+_FIRST_S, _LONGEST_S = 0.5, 10.0
 _TRANSIENT_ITEM = (code_pb2.UNAVAILABLE, code_pb2.RESOURCE_EXHAUSTED)
 # A server that goes away mid-stream may look like any of these.
 _TRANSIENT_CALL = (

@@ -75,7 +75,7 @@ def to_failure(error: grpc.RpcError) -> Failure:
     return Failure(error.code().name, error.details(), **found)
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
     """Return when `condition` holds; AssertionError if it never does."""
     deadline_s = time.monotonic() + timeout_s
     while not condition():

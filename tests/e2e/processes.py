@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.e2e.tiny import LONG_CONTEXT
 
@@ -24,12 +25,13 @@ def free_port() -> int:
 class ServerProcess:
     """A server over a model; killed, if it still runs, with its context."""
 
-    def __init__(self, model: object, *options: str) -> None:
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "api", "serve", "--model", str(model), *ENGINE, *options],
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "TALIPOT_ACCESS_LOG": "false"},
-        )
+    def __init__(self, model: object, log: Path, *options: str) -> None:
+        with log.open("wb") as errors:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", "api", "serve", "--model", str(model), *ENGINE, *options],
+                stderr=errors,
+                env={**os.environ, "TALIPOT_ACCESS_LOG": "false"},
+            )
 
     def __enter__(self) -> ServerProcess:
         return self

@@ -202,15 +202,20 @@ def test_a_server_that_is_killed_and_comes_back_loses_nothing(tmp_path, patient_
     target = f"127.0.0.1:{ports[3]}"
     cache = ("--compilation-cache-dir", str(tmp_path / "xla"))
     with contextlib.ExitStack() as stack:
-        first = stack.enter_context(ServerProcess(patient_model, *ports, *cache))
+        first = stack.enter_context(
+            ServerProcess(patient_model, tmp_path / "first.log", *ports, *cache)
+        )
         # Started before the server is ready: it waits until it is.
-        client = stack.enter_context(batch.start(target, "--give-up-after-s", "250"))
+        client = stack.enter_context(batch.start(target))
         stack.callback(end, client)
+        wait_ready(f"http://127.0.0.1:{ports[1]}", timeout_s=300)
         wait_until(lambda: batch.count() >= 10, timeout_s=120)
         first.kill()
         assert batch.count() < 40
-        second = stack.enter_context(ServerProcess(patient_model, *ports, *cache))
-        _, errors = client.communicate(timeout=250)
+        second = stack.enter_context(
+            ServerProcess(patient_model, tmp_path / "second.log", *ports, *cache)
+        )
+        _, errors = client.communicate(timeout=500)
         assert client.returncode == 0, errors
         assert "trying again in" in errors
         assert whole.run(target)[0] == 0
