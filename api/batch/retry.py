@@ -13,11 +13,13 @@ from api.grpc.talipot.v1 import generation_pb2 as pb
 
 _FIRST_S, _LONGEST_S = 0.5, 10.0
 _TRANSIENT_ITEM = (code_pb2.UNAVAILABLE, code_pb2.RESOURCE_EXHAUSTED)
-# A server that goes away mid-stream may look like any of these.
+# A server that goes away mid-stream may look like any of these; INTERNAL is what gRPC makes of a
+# write that finds the stream gone before its status came.
 _TRANSIENT_CALL = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.INTERNAL,
 )
 
 
