@@ -8,12 +8,12 @@ BENCH ?= http_streaming
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format types imports unit bench lock clean
+.PHONY: help serve test lint format types imports unit bench proto lock clean
 
 help: ## List what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
 
-serve: ## Serve the embedded model on 127.0.0.1:8000 (installs what that needs)
+serve: ## Serve the embedded model: HTTP on 127.0.0.1:8000, gRPC on 8500 (installs what that needs)
 	$(INSTALL) serve
 	@exec $(BIN)/talipot serve
 
@@ -44,6 +44,10 @@ unit: ## The test suite
 bench: ## Run one of benchmarks/: make bench BENCH=compressors ARGS=FILE
 	$(INSTALL) test
 	$(BIN)/python -m benchmarks.$(BENCH) $(ARGS)
+
+proto: ## Generate the gRPC stubs from api/grpc/talipot/v1/generation.proto
+	$(INSTALL) test
+	$(BIN)/python .ci/proto.py
 
 lock: ## Resolve pyproject.toml's ranges anew and write .ci/lock/*.txt
 	$(INSTALL) serve

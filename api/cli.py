@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from api.config import (
+    BatchConfig,
     ExportConfig,
     GenerateConfig,
     InfoConfig,
@@ -79,13 +80,13 @@ def _options(
 @app.command(rich_help_panel="Use a model")
 @from_options(ServeConfig)
 def serve(config: ServeConfig) -> None:
-    """Serve a model over HTTP, compatible with OpenAI's completions API.
+    """Serve a model over HTTP, compatible with OpenAI's completions API, and over gRPC.
 
     The server answers at once; /health/ready turns 200 when the model is loaded and compiled.
     Ctrl-C or SIGTERM stops it in order: running requests may finish first.
     """
     check_packages()
-    from api.http.server import run_server
+    from api.server import run_server
 
     sys.exit(run_server(config))
 
@@ -98,6 +99,19 @@ def generate(config: GenerateConfig) -> None:
     from api.generate import generate_to_terminal
 
     generate_to_terminal(config)
+
+
+@app.command(rich_help_panel="Use a model")
+@from_options(BatchConfig)
+def batch(config: BatchConfig) -> None:
+    """Send a file of prompts through a server, and get every line answered once.
+
+    Killed at any moment, here or at the server, the same command goes on where it was. The exit
+    code is 0 only if every line has a result.
+    """
+    from api.batch.command import run_batch
+
+    sys.exit(run_batch(config))
 
 
 @app.command(rich_help_panel="Use a model")

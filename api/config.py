@@ -43,11 +43,15 @@ class ServeConfig:
             folder of the Cohere or Falcon family.
         served_model_name: Name that clients use; the model's own if not given.
         host: Address to listen on; 0.0.0.0 for all.
-        port: Port to listen on; 0 picks a free one.
+        port: Port to listen on for HTTP; 0 picks a free one.
+        grpc: Serve gRPC beside HTTP.
+        grpc_port: Port to listen on for gRPC; 0 picks a free one, which the log names.
         api_key_file: File with the SHA-256 of each accepted API key, one a line; without it the
             server is open.
-        max_body_bytes: Largest request body that is read.
+        max_body_bytes: Largest HTTP request body or gRPC message that is read.
         max_choices: Most completions that one request may ask for (prompts x best_of).
+        max_batch_in_flight: Requests of one gRPC batch stream that run at the same time; the
+            stream is read no further meanwhile.
         drain_timeout_s: Seconds that running requests get to finish when the server is stopped.
         log_level: Least severe messages to log.
         access_log: Log a line for each HTTP request.
@@ -61,9 +65,12 @@ class ServeConfig:
     served_model_name: str | None = None
     host: str = dataclasses.field(default="127.0.0.1", metadata={"panel": "Server"})
     port: int = dataclasses.field(default=8000, metadata={"panel": "Server", "flag": "-p"})
+    grpc: bool = dataclasses.field(default=True, metadata={"panel": "Server"})
+    grpc_port: int = dataclasses.field(default=8500, metadata={"panel": "Server"})
     api_key_file: Path | None = dataclasses.field(default=None, metadata={"panel": "Server"})
     max_body_bytes: int = dataclasses.field(default=1 << 20, metadata={"panel": "Server"})
     max_choices: int = dataclasses.field(default=128, metadata={"panel": "Server"})
+    max_batch_in_flight: int = dataclasses.field(default=64, metadata={"panel": "Server"})
     drain_timeout_s: float = dataclasses.field(default=30.0, metadata={"panel": "Server"})
     log_level: LogLevel = dataclasses.field(default="info", metadata={"panel": "Server"})
     access_log: bool = dataclasses.field(default=True, metadata={"panel": "Server"})
@@ -78,8 +85,14 @@ class ServeConfig:
         if self.served_model_name == "":
             raise ConfigError("served_model_name='' must hold at least 1 character")
         _check_range("port", self.port, 0, 65535)
+        _check_range("grpc_port", self.grpc_port, 0, 65535)
+        if self.grpc and self.grpc_port == self.port != 0:
+            raise ConfigError(
+                f"grpc_port={self.grpc_port} must differ from port={self.port}, which HTTP has"
+            )
         _check_range("max_body_bytes", self.max_body_bytes, 1024, 1 << 30)
         _check_range("max_choices", self.max_choices, 1, 65536)
+        _check_range("max_batch_in_flight", self.max_batch_in_flight, 1, 65536)
         _check_range("drain_timeout_s", self.drain_timeout_s, 0, 86400)
 
 
@@ -106,6 +119,42 @@ class GenerateConfig:
         default_factory=lambda: EngineConfig(max_slots=1),
         metadata={"panel": "Engine", "only": ("max_model_len", "dtype", "compilation_cache_dir")},
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """Settings of `talipot batch`.
+
+    Attributes:
+        requests: File of requests, a JSON object a line: id, prompt and any sampling fields.
+        results: File that the results are appended to; what it has already is not asked again.
+        target: Host and port of the server's gRPC door.
+        api_key: Key for a server that asks for one; in the environment, other users of the
+            machine do not see it.
+        max_in_flight: Requests that are sent and not answered yet, at most.
+        give_up_after_s: Seconds of failing without a single answer after which to give up.
+
+    Raises:
+        ConfigError: A field is out of range; the message names field, value and limit.
+    """
+
+    requests: Path = dataclasses.field(metadata={"argument": True})
+    results: Path = dataclasses.field(metadata={"argument": True})
+    target: str = dataclasses.field(default="127.0.0.1:8500", metadata={"flag": "-t"})
+    api_key: str | None = None
+    max_in_flight: int = 64
+    give_up_after_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        host, _, port = self.target.rpartition(":")
+        if not host or not port.isdecimal():
+            raise ConfigError(f"target={self.target!r} must be HOST:PORT")
+        _check_range("port of target", int(port), 1, 65535)
+        _check_range("max_in_flight", self.max_in_flight, 1, 65536)
+        _check_range("give_up_after_s", self.give_up_after_s, 0, 7 * 86400)
+        if self.requests.resolve() == self.results.resolve():
+            raise ConfigError(f"results={self.results} must be another file than requests")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,8 @@ TalipotError                                 (model.errors)
 ├── ShuttingDownError      shutting_down         the server no longer admits requests
 ├── StartupError           startup_failed        the server cannot start
 ├── MissingExtraError      missing_extra         a command needs an optional dependency
+├── DeadlineError          deadline_exceeded     a request's deadline passed before its end
+├── BatchError             batch_failed          a batch cannot go on
 ├── AuthenticationError    invalid_api_key       no API key, or one that is not known
 ├── BodyTooLargeError      body_too_large        a request body passes the limit
 ├── MediaTypeError         unsupported_media_type  a body is not JSON by its own word
@@ -16,9 +18,21 @@ from __future__ import annotations
 import dataclasses
 import math
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from model.errors import TalipotError
+
+GrpcStatus: TypeAlias = Literal[
+    "INVALID_ARGUMENT",
+    "UNAUTHENTICATED",
+    "NOT_FOUND",
+    "RESOURCE_EXHAUSTED",
+    "UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+]
+"""Names of the gRPC statuses in use; a name, so that HTTP alone does without gRPC's library."""
 
 
 class NotReadyError(TalipotError):
@@ -48,6 +62,18 @@ class MissingExtraError(TalipotError):
     """A command needs an optional dependency that is not installed."""
 
     code = "missing_extra"
+
+
+class DeadlineError(TalipotError):
+    """The request's deadline passed before it was finished."""
+
+    code = "deadline_exceeded"
+
+
+class BatchError(TalipotError):
+    """`talipot batch` cannot begin or go on; the message says what to do."""
+
+    code = "batch_failed"
 
 
 class AuthenticationError(TalipotError):
@@ -85,6 +111,7 @@ class ErrorReply:
         param: The request field at fault, if one is.
         code: Stable, for programs.
         retry_after_s: Seconds after which a new try makes sense.
+        grpc_status: What it is in gRPC.
     """
 
     status: int
@@ -93,6 +120,7 @@ class ErrorReply:
     param: str | None = None
     code: str | None = None
     retry_after_s: float | None = None
+    grpc_status: GrpcStatus = "INTERNAL"
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON body, `{"error": {...}}`."""
@@ -113,22 +141,25 @@ class ErrorReply:
         return {"WWW-Authenticate": "Bearer"} if self.status == HTTPStatus.UNAUTHORIZED else {}
 
 
-# code → (HTTP status, OpenAI's error type). A code that is absent is a fault of the server: 500.
-_REPLIES: dict[str, tuple[HTTPStatus, str]] = {
-    "invalid_request": (HTTPStatus.BAD_REQUEST, "invalid_request_error"),
-    "invalid_json": (HTTPStatus.BAD_REQUEST, "invalid_request_error"),
-    "invalid_tokenizer_input": (HTTPStatus.BAD_REQUEST, "invalid_request_error"),
-    "context_length_exceeded": (HTTPStatus.BAD_REQUEST, "invalid_request_error"),
-    "invalid_api_key": (HTTPStatus.UNAUTHORIZED, "authentication_error"),
-    "model_not_found": (HTTPStatus.NOT_FOUND, "invalid_request_error"),
-    "not_found": (HTTPStatus.NOT_FOUND, "invalid_request_error"),
-    "method_not_allowed": (HTTPStatus.METHOD_NOT_ALLOWED, "invalid_request_error"),
-    "body_too_large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "invalid_request_error"),
-    "unsupported_media_type": (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "invalid_request_error"),
-    "overloaded": (HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_error"),
-    "not_ready": (HTTPStatus.SERVICE_UNAVAILABLE, "service_unavailable_error"),
-    "shutting_down": (HTTPStatus.SERVICE_UNAVAILABLE, "service_unavailable_error"),
-    "engine_stopped": (HTTPStatus.SERVICE_UNAVAILABLE, "service_unavailable_error"),
+# code → (HTTP status, OpenAI's error type, gRPC status). A code that is absent is a fault of the
+# server: 500 and INTERNAL.
+_INVALID = "invalid_request_error"
+_REPLIES: dict[str, tuple[HTTPStatus, str, GrpcStatus]] = {
+    "invalid_request": (HTTPStatus.BAD_REQUEST, _INVALID, "INVALID_ARGUMENT"),
+    "invalid_json": (HTTPStatus.BAD_REQUEST, _INVALID, "INVALID_ARGUMENT"),
+    "invalid_tokenizer_input": (HTTPStatus.BAD_REQUEST, _INVALID, "INVALID_ARGUMENT"),
+    "context_length_exceeded": (HTTPStatus.BAD_REQUEST, _INVALID, "INVALID_ARGUMENT"),
+    "invalid_api_key": (HTTPStatus.UNAUTHORIZED, "authentication_error", "UNAUTHENTICATED"),
+    "model_not_found": (HTTPStatus.NOT_FOUND, _INVALID, "NOT_FOUND"),
+    "not_found": (HTTPStatus.NOT_FOUND, _INVALID, "NOT_FOUND"),
+    "method_not_allowed": (HTTPStatus.METHOD_NOT_ALLOWED, _INVALID, "UNIMPLEMENTED"),
+    "body_too_large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _INVALID, "RESOURCE_EXHAUSTED"),
+    "unsupported_media_type": (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, _INVALID, "INVALID_ARGUMENT"),
+    "overloaded": (HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_error", "RESOURCE_EXHAUSTED"),
+    "not_ready": (HTTPStatus.SERVICE_UNAVAILABLE, "service_unavailable_error", "UNAVAILABLE"),
+    "shutting_down": (HTTPStatus.SERVICE_UNAVAILABLE, "service_unavailable_error", "UNAVAILABLE"),
+    "engine_stopped": (HTTPStatus.SERVICE_UNAVAILABLE, "service_unavailable_error", "UNAVAILABLE"),
+    "deadline_exceeded": (HTTPStatus.GATEWAY_TIMEOUT, "timeout_error", "DEADLINE_EXCEEDED"),
 }
 
 # How long a client of a stopping engine should wait: time for a replacement to start.
@@ -149,7 +180,7 @@ def reply_to(error: BaseException) -> ErrorReply:
             type="server_error",
             code="internal_error",
         )
-    status, kind = known
+    status, kind, grpc_status = known
     retry_after_s: float | None = getattr(error, "retry_after_s", None)
     if error.code == "engine_stopped":
         retry_after_s = _STOPPED_RETRY_AFTER_S
@@ -160,4 +191,5 @@ def reply_to(error: BaseException) -> ErrorReply:
         param=getattr(error, "param", None),
         code=error.code,
         retry_after_s=retry_after_s,
+        grpc_status=grpc_status,
     )

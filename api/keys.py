@@ -7,6 +7,7 @@ import hmac
 import re
 from pathlib import Path
 
+from api.errors import AuthenticationError
 from model.errors import ConfigError
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -45,6 +46,18 @@ class ApiKeys:
         if not digests:
             raise ConfigError(f"api_key_file={path} holds no key; at least 1 is needed")
         return cls(tuple(digests))
+
+    def check_authorization(self, header: str) -> None:
+        """Accept the value of an `authorization` header (or gRPC metadata) with a known key.
+
+        Raises:
+            AuthenticationError: It is empty, no bearer token, or its key is not known.
+        """
+        scheme, _, key = header.partition(" ")
+        if scheme.lower() == "bearer" and self.accept(key.strip().encode("latin-1", "replace")):
+            return
+        found = "an unknown API key" if scheme else "no API key"
+        raise AuthenticationError(f"the request has {found}; send 'authorization: Bearer KEY'")
 
     def accept(self, key: bytes) -> bool:
         """Whether the key is known; takes as long for a near miss as for a far one."""

@@ -11,12 +11,13 @@ import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from api.errors import ShuttingDownError
+from api.errors import DeadlineError, ShuttingDownError
 from api.host import EngineHost
 from api.metrics import Outcome, ServingMetrics
 from api.streams import gather, merge
 from api.tokens import Prompt, Tokens
 from model.errors import TalipotError
+from serving.checks import show
 from serving.errors import (
     EngineCrashedError,
     OverloadedError,
@@ -46,6 +47,8 @@ class CompletionCall:
         n: Choices for each prompt.
         best_of: Choices generated for each prompt, of which the best n are returned; None is n.
         echo: Whether the text begins with the prompt.
+        priority: Calls with a smaller number leave the queue first.
+        deadline_s: Seconds from its arrival in which the call must be finished; None for no limit.
 
     Raises:
         RequestError: `best_of` is below `n`.
@@ -57,6 +60,8 @@ class CompletionCall:
     n: int = 1
     best_of: int | None = None
     echo: bool = False
+    priority: int = 0
+    deadline_s: float | None = None
 
     def __post_init__(self) -> None:
         """Check what no single field can."""
@@ -87,7 +92,7 @@ class CompletionService:
         self.host = host
         self.metrics = metrics
         self.tokens = Tokens(host)
-        self._max_choices = max_choices
+        self.max_choices = max_choices
 
     def check_model(self, name: str | None) -> None:
         """Accept the served model's name; None is the served model.
@@ -97,8 +102,20 @@ class CompletionService:
         """
         if name is not None and name != self.host.model_name:
             raise UnknownModelError(
-                f"model={name!r} is not served here; served: {self.host.model_name!r}",
+                f"model={show(name)} is not served here; served: {self.host.model_name!r}",
                 param="model",
+            )
+
+    def check_items(self, field: str, count: int) -> None:
+        """Accept as many texts in one call as it may have choices.
+
+        Raises:
+            RequestError: There are more; `param` is `field`.
+        """
+        if count > self.max_choices:
+            raise RequestError(
+                f"{field} has {count} texts; at most {self.max_choices} are accepted (max_choices)",
+                param=field,
             )
 
     async def plan(self, call: CompletionCall, call_id: str) -> tuple[GenerationRequest, ...]:
@@ -111,10 +128,10 @@ class CompletionService:
         self.check_model(call.model)
         _ = self.host.engine  # says why, when there is none
         total = len(call.prompts) * call.candidates
-        if total > self._max_choices:
+        if total > self.max_choices:
             raise RequestError(
                 f"the call asks for {total} choices ({len(call.prompts)} prompts x "
-                f"{call.candidates}); at most {self._max_choices} are accepted (max_choices)",
+                f"{call.candidates}); at most {self.max_choices} are accepted (max_choices)",
                 param="n" if call.candidates > 1 else "prompt",
             )
         if call.params.max_tokens == 0 and not call.echo:
@@ -130,6 +147,8 @@ class CompletionService:
                         prompt_token_ids=token_ids,
                         params=_for_candidate(call, candidate),
                         echo=call.echo,
+                        priority=call.priority,
+                        deadline_s=call.deadline_s,
                     )
                 )
         return tuple(requests)
@@ -141,6 +160,7 @@ class CompletionService:
 
         Raises:
             OverloadedError: The engine is full; nothing of the call goes on.
+            DeadlineError: The call's deadline passed; nothing of it goes on.
             TalipotError: The engine refused or failed; nothing of the call goes on.
         """
         outputs = await gather([self._collect(request) for request in requests])
@@ -186,6 +206,8 @@ class CompletionService:
         except RequestError:
             outcome = "invalid"
             raise
+        except DeadlineError:
+            raise  # as if the caller had cancelled it at that moment
         except TalipotError:
             outcome = "error"
             raise
@@ -208,7 +230,8 @@ def derived_seed(seed: int, candidate: int) -> int:
     """The seed of a prompt's candidate; the first has the caller's own."""
     if candidate == 0:
         return seed
-    digest = hashlib.blake2b(f"{seed}:{candidate}".encode(), digest_size=8).digest()
+    bits = seed % 2**64  # what the sampler takes of it, so -1 and 2**64 - 1 are the same here too
+    digest = hashlib.blake2b(f"{bits}:{candidate}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
@@ -235,6 +258,8 @@ def _mean_logprob(output: GenerationOutput) -> float:
 
 
 def _raise_unfinished(delta: Delta) -> None:
+    if delta.finish_reason == "abort" and delta.stop_reason == "deadline":
+        raise DeadlineError("the request's deadline passed before it was finished")
     if delta.finish_reason == "abort":
         raise ShuttingDownError(
             "the server is stopping and ended this request before it was finished",

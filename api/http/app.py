@@ -30,21 +30,24 @@ _LOGGER = logging.getLogger("talipot")
 def create_app(engine: Engine, config: ServeConfig) -> FastAPI:
     """The application over an engine, which it starts and stops with itself."""
     name = config.served_model_name or engine.model_name
-    return create_hosted_app(EngineHost(lambda: engine, name), config)
+    host = EngineHost(lambda: engine, name)
+    metrics = ServingMetrics(host.stats)
+    return create_hosted_app(
+        CompletionService(host, metrics, max_choices=config.max_choices), config
+    )
 
 
 def create_hosted_app(
-    host: EngineHost, config: ServeConfig, on_failure: Callable[[], None] = lambda: None
+    service: CompletionService, config: ServeConfig, on_failure: Callable[[], None] = lambda: None
 ) -> FastAPI:
-    """The application over a host, whose engine loads while the application already answers.
+    """The application over a service, whose engine loads while the application already answers.
 
     Args:
-        host: Started with the application's lifespan, and stopped with it.
+        service: Its host is started with the application's lifespan, and stopped with it.
         config: The server's settings.
         on_failure: Called when the engine cannot be started.
     """
-    metrics = ServingMetrics(host.stats)
-    service = CompletionService(host, metrics, max_choices=config.max_choices)
+    host = service.host
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import email.message
-import json
 from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn
+from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
-from api.errors import BodyTooLargeError, InvalidJsonError, MediaTypeError
-
-# Enough to name a value in an error message without echoing a book.
-_SHOWN_CHARS = 40
+from api.errors import BodyTooLargeError, MediaTypeError
+from api.strict_json import parse_json
 
 
 class JsonRoute(APIRoute):
@@ -72,30 +69,6 @@ async def read_json(request: Request, max_bytes: int) -> Any:
     return parse_json(bytes(body))
 
 
-def parse_json(body: bytes) -> Any:
-    """Strict JSON: UTF-8 only, no NaN or Infinity, no number out of range.
-
-    Raises:
-        InvalidJsonError: The bytes are anything else; the message says what and where.
-    """
-    if not body:
-        raise InvalidJsonError("the request body is empty; expected a JSON object")
-    try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidJsonError(
-            f"the request body is not UTF-8: byte 0x{body[error.start]:02x} at offset {error.start}"
-        ) from None
-    try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_float, parse_int=_int)
-    except json.JSONDecodeError as error:
-        raise InvalidJsonError(
-            f"the request body is not JSON: {error.msg} at line {error.lineno} column {error.colno}"
-        ) from None
-    except RecursionError:
-        raise InvalidJsonError("the request body is not accepted: nested too deeply") from None
-
-
 def _check_media_type(header: str | None) -> None:
     message = email.message.Message()
     message["content-type"] = header or ""
@@ -109,24 +82,3 @@ def _check_media_type(header: str | None) -> None:
 
 def _too_large(size: str, limit: int) -> str:
     return f"the request body of {size} exceeds the limit of {limit} bytes (max_body_bytes)"
-
-
-def _refuse(literal: str) -> NoReturn:
-    raise InvalidJsonError(f"the request body has the value {literal}, which is not JSON")
-
-
-def _float(literal: str) -> float:
-    value = float(literal)
-    if value in (float("inf"), float("-inf")):
-        shown = literal[:_SHOWN_CHARS]
-        raise InvalidJsonError(f"the request body has the number {shown}, beyond double range")
-    return value
-
-
-def _int(literal: str) -> int:
-    try:
-        return int(literal)
-    except ValueError:  # Python refuses to parse integers of thousands of digits
-        raise InvalidJsonError(
-            f"the request body has an integer of {len(literal)} digits, beyond what is accepted"
-        ) from None

@@ -77,13 +77,11 @@ class RequireApiKey:
         if scope["type"] != "http" or not scope["path"].startswith(_PROTECTED):
             await self.app(scope, receive, send)
             return
-        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self.keys.accept(key.strip().encode("latin-1")):
-            await self.app(scope, receive, send)
+        try:
+            self.keys.check_authorization(Headers(scope=scope).get("authorization", ""))
+        except AuthenticationError as error:
+            reply = reply_to(error)
+            response = JSONResponse(reply.to_dict(), reply.status, reply.headers)
+            await response(scope, receive, send)
             return
-        found = "an unknown API key" if scheme else "no API key"
-        reply = reply_to(
-            AuthenticationError(f"the request has {found}; send 'authorization: Bearer KEY'")
-        )
-        response = JSONResponse(reply.to_dict(), reply.status, reply.headers)
-        await response(scope, receive, send)
+        await self.app(scope, receive, send)

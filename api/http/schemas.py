@@ -12,12 +12,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, field_validator
 from pydantic_core import PydanticCustomError
 
+from api.limits import MAX_CHOICES_PER_PROMPT, MAX_TEMPERATURE, MAX_TOKEN_ID
 from serving.checks import show
 from serving.request import MAX_LOGPROBS, MAX_STOP_STRING_CHARACTERS, MAX_STOP_STRINGS
-
-MAX_CHOICES_PER_PROMPT = 128
-MAX_TEMPERATURE = 2
-MAX_TOKEN_ID = 2**31 - 1
 
 TokenId: TypeAlias = Annotated[StrictInt, Field(ge=0, le=MAX_TOKEN_ID)]
 TokenIds: TypeAlias = Annotated[list[TokenId], Field(min_length=1)]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.errors import InvalidJsonError
-from api.http.body import parse_json
+from api.strict_json import parse_json
 
 JSON_VALUES = st.recursive(
     st.none()

@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from api.config import ServeConfig
+from api.config import BatchConfig, ServeConfig
 from model.errors import ConfigError
 
-COMMANDS = ("serve", "generate", "info", "plan", "train", "export")
+COMMANDS = ("serve", "generate", "batch", "info", "plan", "train", "export")
 
 
 def talipot(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
@@ -36,7 +37,14 @@ def test_every_command_has_help(command):
 
 
 def test_help_and_version_load_no_jax():
-    script = "import sys, api.cli; sys.exit('jax' in sys.modules or 'fastapi' in sys.modules)"
+    script = (
+        "import sys, api.cli; sys.exit(bool({'jax', 'fastapi', 'grpc'}.intersection(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
+
+
+def test_the_batch_client_loads_no_jax():
+    script = "import sys, api.batch.command; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
 
 
@@ -62,6 +70,9 @@ def test_info_prints_a_table_for_people():
         (["plan", "--mesh", "4,4"], ["invalid_config", "mesh=4,4", "chips=64"]),
         (["train", "nothing.toml"], ["invalid_config", "nothing.toml"]),
         (["export", "nothing/here", "out"], ["invalid_checkpoint", "nothing/here"]),
+        (["batch", "no-such-in", "out"], ["batch_failed", "no-such-in"]),
+        (["batch", "in", "in"], ["invalid_config", "results=in"]),
+        (["batch", "in", "out", "--target", "here"], ["invalid_config", "target='here'"]),
         (["generate", "x", "--temperature", "-1"], ["invalid_request", "temperature=-1"]),
         (["generate", "x", "--model", "nothing/here"], ["invalid_checkpoint", "nothing/here"]),
     ],
@@ -86,8 +97,26 @@ def test_a_missing_extra_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("port", 65536), ("max_body_bytes", 1), ("max_choices", 0), ("drain_timeout_s", -1.0)],
+    [
+        *[("port", 65536), ("grpc_port", -1), ("max_body_bytes", 1), ("max_choices", 0)],
+        *[("max_batch_in_flight", 0), ("drain_timeout_s", -1.0)],
+    ],
 )
 def test_server_settings_are_checked(field, value):
     with pytest.raises(ConfigError, match=f"{field}={value}"):
         ServeConfig(**{field: value})
+
+
+def test_both_doors_need_a_port_of_their_own():
+    with pytest.raises(ConfigError, match="grpc_port=8500 must differ from port=8500"):
+        ServeConfig(port=8500)
+    ServeConfig(port=8500, grpc=False)
+    ServeConfig(port=0, grpc_port=0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("max_in_flight", 0), ("give_up_after_s", -1.0), ("target", ":8500")]
+)
+def test_batch_settings_are_checked(field, value):
+    with pytest.raises(ConfigError, match=f"{field}="):
+        BatchConfig(**{"requests": Path("in"), "results": Path("out"), field: value})

@@ -1,6 +1,6 @@
 import pytest
 
-from api.errors import NotReadyError, reply_to
+from api.errors import AuthenticationError, DeadlineError, NotReadyError, reply_to
 from model.errors import ConfigError
 from serving.errors import (
     ContextLengthError,
@@ -13,21 +13,24 @@ from serving.errors import (
 
 
 @pytest.mark.parametrize(
-    ("error", "status"),
+    ("error", "status", "grpc_status"),
     [
-        (RequestError("n=0", param="n"), 400),
-        (ContextLengthError("long", param="prompt"), 400),
-        (UnknownModelError("who", param="model"), 404),
-        (OverloadedError("full", retry_after_s=2.5), 429),
-        (NotReadyError("loading", retry_after_s=1), 503),
-        (EngineStoppedError("stopped"), 503),
-        (EngineCrashedError("broken"), 500),
-        (ConfigError("inside"), 500),
-        (ZeroDivisionError("inside"), 500),
+        (RequestError("n=0", param="n"), 400, "INVALID_ARGUMENT"),
+        (ContextLengthError("long", param="prompt"), 400, "INVALID_ARGUMENT"),
+        (AuthenticationError("no key"), 401, "UNAUTHENTICATED"),
+        (UnknownModelError("who", param="model"), 404, "NOT_FOUND"),
+        (OverloadedError("full", retry_after_s=2.5), 429, "RESOURCE_EXHAUSTED"),
+        (NotReadyError("loading", retry_after_s=1), 503, "UNAVAILABLE"),
+        (EngineStoppedError("stopped"), 503, "UNAVAILABLE"),
+        (DeadlineError("late"), 504, "DEADLINE_EXCEEDED"),
+        (EngineCrashedError("broken"), 500, "INTERNAL"),
+        (ConfigError("inside"), 500, "INTERNAL"),
+        (ZeroDivisionError("inside"), 500, "INTERNAL"),
     ],
 )
-def test_each_error_has_a_status(error, status):
-    assert reply_to(error).status == status
+def test_each_error_has_a_status_at_every_door(error, status, grpc_status):
+    reply = reply_to(error)
+    assert (reply.status, reply.grpc_status) == (status, grpc_status)
 
 
 def test_a_request_error_names_its_field():

@@ -7,6 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from api.config import (
+    BatchConfig,
     ExportConfig,
     GenerateConfig,
     InfoConfig,
@@ -129,7 +130,16 @@ def test_a_name_that_appears_twice_is_refused():
 
 
 @pytest.mark.parametrize(
-    "config", [ServeConfig, GenerateConfig, TrainConfig, ExportConfig, InfoConfig, PlanConfig]
+    "config",
+    [
+        ServeConfig,
+        GenerateConfig,
+        BatchConfig,
+        TrainConfig,
+        ExportConfig,
+        InfoConfig,
+        PlanConfig,
+    ],
 )
 def test_every_setting_of_every_command_has_help(config):
     assert [setting.name for setting in settings_of(config) if not setting.help] == []

@@ -10,9 +10,15 @@ import sys
 import time
 from collections.abc import Iterator
 
+import grpc
 import httpx
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from api.grpc.talipot.v1 import generation_pb2 as pb
+from api.grpc.talipot.v1.generation_pb2_grpc import GenerationStub
+from tests.e2e.grpc_client import failure_of, request, stub_for
+from tests.e2e.processes import ENGINE, free_port
 from tests.e2e.tiny import LONG_CONTEXT, MODEL_NAME, wait_ready
 
 LONG = {
@@ -24,24 +30,17 @@ LONG = {
 }
 # More choices than slots: still running however late the second signal comes.
 ENDLESS = {**LONG, "n": 16}
-ENGINE = ["--max-slots", "2", "--prefill-buckets", "16", "--token-budget", "32"]
-ENGINE += ["--smallest-key-bucket", str(LONG_CONTEXT)]
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 class Process:
     def __init__(self, model: object, *options: str) -> None:
-        self.url = f"http://127.0.0.1:{free_port()}"
-        port = self.url.rpartition(":")[2]
+        port, grpc_port = str(free_port()), str(free_port())
+        self.url = f"http://127.0.0.1:{port}"
+        self.grpc_target = f"127.0.0.1:{grpc_port}"
         self.popen = subprocess.Popen(
             [
                 *(sys.executable, "-m", "api", "serve", "--model", str(model), "--port", port),
-                *(*ENGINE, *options),
+                *("--grpc-port", grpc_port, *ENGINE, *options),
             ],
             stderr=subprocess.PIPE,
             text=True,
@@ -161,3 +160,71 @@ def test_a_damaged_model_ends_the_server_with_an_error(patient_model, tmp_path):
         code, errors = server.wait()
     assert code == 1
     assert "model.safetensors" in errors
+
+
+def test_grpc_is_not_serving_before_it_is_ready_and_while_it_drains(patient_model):
+    with process(patient_model) as server, grpc.insecure_channel(server.grpc_target) as channel:
+        stub, health = GenerationStub(channel), health_pb2_grpc.HealthStub(channel)
+        wait_until_listening(server.url)
+
+        def status():
+            return health.Check(health_pb2.HealthCheckRequest()).status
+
+        watched = health.Watch(health_pb2.HealthCheckRequest())
+        assert next(watched).status == status() == health_pb2.HealthCheckResponse.NOT_SERVING
+        model = stub.GetModel(pb.GetModelRequest())
+        assert model.phase in (pb.PHASE_LOADING, pb.PHASE_COMPILING)
+        early = failure_of(lambda: list(stub.Generate(request())))
+        assert (early.status, early.reason) == ("UNAVAILABLE", "NOT_READY")
+        assert early.retry_after_s > 0
+        early = failure_of(lambda: list(stub.GenerateBatch(iter(()))))
+        assert (early.status, early.reason) == ("UNAVAILABLE", "NOT_READY")
+
+        assert next(watched).status == status() == health_pb2.HealthCheckResponse.SERVING
+        running = stub.Generate(
+            request(max_tokens=LONG["max_tokens"], ignore_eos=True, temperature=0)
+        )
+        next(running)
+        server.popen.send_signal(signal.SIGTERM)
+        assert next(watched).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        late = failure_of(lambda: list(stub.Generate(request())))
+        assert (late.status, late.reason) == ("UNAVAILABLE", "SHUTTING_DOWN")
+        assert list(running)[-1].finish_reason == pb.FINISH_REASON_LENGTH
+        code, errors = server.wait()
+        assert code == 0, errors
+        assert "Traceback" not in errors
+
+
+def test_a_grpc_stream_ends_with_an_error_when_there_is_no_more_time(patient_model):
+    with process(patient_model, "--drain-timeout-s", "0") as server:
+        wait_ready(server.url)
+        with stub_for(server.grpc_target) as stub:
+            running = stub.Generate(request(max_tokens=LONG["max_tokens"], n=16, ignore_eos=True))
+            next(running)
+            server.popen.send_signal(signal.SIGTERM)
+            ended = failure_of(lambda: list(running))
+        assert (ended.status, ended.reason) == ("UNAVAILABLE", "SHUTTING_DOWN")
+        code, errors = server.wait()
+        assert code == 0, errors
+        assert "Traceback" not in errors
+
+
+def test_a_grpc_port_in_use_is_an_error_that_names_it(patient_model):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        with process(patient_model, "--grpc-port", port) as server:
+            code, errors = server.wait()
+    assert code == 1
+    assert f"127.0.0.1:{port}" in errors
+    assert "--no-grpc" in errors
+    assert "Traceback" not in errors
+
+
+def test_grpc_can_be_left_out(patient_model):
+    with process(patient_model, "--no-grpc") as server:
+        wait_until_listening(server.url)
+        with stub_for(server.grpc_target) as stub:
+            found = failure_of(lambda: stub.GetModel(pb.GetModelRequest()))
+        assert found.status == "UNAVAILABLE"

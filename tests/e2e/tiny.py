@@ -18,6 +18,7 @@ from fastapi import FastAPI
 
 from api.config import ServeConfig
 from api.engine import load_engine
+from api.grpc.server import GrpcDoor
 from api.http.app import create_app
 from model.checkpoint import save_pretrained
 from model.config import PaLMConfig
@@ -68,10 +69,11 @@ def load_tiny_engine(folder: Path, config: EngineConfig = ENGINE) -> Engine:
 
 
 class RunningServer:
-    """A uvicorn server in a thread of its own."""
+    """Both doors in a thread of their own."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: FastAPI, config: ServeConfig) -> None:
         self.app = app
+        self._grpc = GrpcDoor(app.state.service, config)
         self.socket = socket.socket()
         self.socket.bind(("127.0.0.1", 0))
         self.port: int = self.socket.getsockname()[1]
@@ -91,14 +93,26 @@ class RunningServer:
         self.socket.close()
 
     def _run(self) -> None:
-        asyncio.run(self._uvicorn.serve(sockets=[self.socket]))
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        await self._grpc.start()
+        try:
+            await self._uvicorn.serve(sockets=[self.socket])
+        finally:
+            await self._grpc.stop(0)
+
+    @property
+    def grpc_target(self) -> str:
+        """What gRPC clients connect to, once HTTP answers."""
+        return f"127.0.0.1:{self._grpc.port}"
 
 
 @contextlib.contextmanager
 def serving(engine: Engine, **settings: object) -> Iterator[RunningServer]:
     """A server over `engine` with the rest of its configuration."""
-    config = ServeConfig(**settings)  # type: ignore[arg-type]
-    with RunningServer(create_app(engine, config)) as server:
+    config = ServeConfig(grpc_port=0, **settings)  # type: ignore[arg-type]
+    with RunningServer(create_app(engine, config), config) as server:
         yield server
 
 

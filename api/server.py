@@ -1,8 +1,8 @@
-"""`talipot serve`: uvicorn around the application, and what happens on signals.
+"""`talipot serve`: HTTP and gRPC in front of one engine, and what happens on signals.
 
-The first SIGINT or SIGTERM drains: readiness turns 503, new completions are refused with 503,
-running ones may finish until the timeout. Then the server closes and the process exits with 0.
-The second signal ends running requests at once, also with 0.
+The first SIGINT or SIGTERM drains: readiness turns 503 and NOT_SERVING, new completions are
+refused, running ones may finish until the timeout. Then the doors close and the process exits with
+0. The second signal ends running requests at once, also with 0.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
 
 from api.config import ServeConfig
 from api.engine import load_engine, model_name
+from api.grpc.server import GrpcDoor
 from api.host import EngineHost
 from api.http.app import create_hosted_app
+from api.metrics import ServingMetrics
+from api.service import CompletionService
 
 _LOGGER = logging.getLogger("talipot")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -28,7 +31,11 @@ _CLOSE_TIMEOUT_S = 3
 
 
 def run_server(config: ServeConfig) -> int:
-    """Serve until a signal; returns the process' exit code."""
+    """Serve until a signal; returns the process' exit code.
+
+    Raises:
+        TalipotError: The server cannot start: no such model, a bad setting, a port in use.
+    """
     logging.basicConfig(
         level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -49,13 +56,15 @@ class _QuietSignals(uvicorn.Server):
 class _Server:
     def __init__(self, config: ServeConfig) -> None:
         self._config = config
-        # Read before the port opens: a model that is not there is the command's error at once.
+        # Read before a port opens: a model that is not there is the command's error at once.
         name = config.served_model_name or model_name(config.model)
         self._host = EngineHost(lambda: load_engine(config.model, config.engine), name)
-        app = create_hosted_app(self._host, config, on_failure=self._fail)
+        metrics = ServingMetrics(self._host.stats)
+        service = CompletionService(self._host, metrics, max_choices=config.max_choices)
+        self._grpc = GrpcDoor(service, config) if config.grpc else None
         self._uvicorn = _QuietSignals(
             uvicorn.Config(
-                app,
+                create_hosted_app(service, config, on_failure=self._fail),
                 host=config.host,
                 port=config.port,
                 log_config=None,
@@ -73,8 +82,21 @@ class _Server:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._on_signal, signal.Signals(number))
-        await self._uvicorn.serve()
+        async with self._grpc_open():
+            await self._uvicorn.serve()  # starts and stops the engine with itself
         return self._exit_code
+
+    @contextlib.asynccontextmanager
+    async def _grpc_open(self) -> AsyncIterator[None]:
+        if self._grpc is None:
+            yield
+            return
+        await self._grpc.start()
+        _LOGGER.info("gRPC listens on %s port %d", self._config.host, self._grpc.port)
+        try:
+            yield
+        finally:
+            await self._grpc.stop(_CLOSE_TIMEOUT_S)
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self._stopping is not None:

@@ -1,0 +1,1 @@
+"""Protocols by name and version, laid out as their protobuf packages are."""

@@ -1,0 +1,1 @@
+"""`talipot.v1`: the proto, and what `make proto` generated from it."""
