@@ -36,6 +36,8 @@ ENGINE = EngineConfig(
     prefill_buckets=(16, 64),
     smallest_key_bucket=64,
     max_queued_requests=64,
+    # Compared with the model's own float32 numbers; servers in processes of their own quantize.
+    quantize="none",
     fail_on_recompilation=True,
 )
 
