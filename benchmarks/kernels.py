@@ -9,6 +9,7 @@ taken in turn from more than the caches hold, as a decode step takes them.
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import os
 import sys
 import threading
@@ -92,48 +93,60 @@ def print_machine(threads: int) -> None:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """One way to multiply: weights as it wants them, and the product of x and those."""
+
+    name: str
+    weight_bytes: int
+    weights: jax.Array
+    product: Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def ways(inner: int, columns: int) -> list[Way]:
+    """XLA's and ours, for the same weights."""
+    random = np.random.default_rng(0)
+    int8 = jnp.asarray(random.integers(-127, 128, (inner, columns)).astype(np.int8))
+    f32 = int8.astype(jnp.float32) / 127
+    bf16 = f32.astype(jnp.bfloat16)
+    scale = jnp.full((columns,), 1 / 127)
+    return [
+        Way("XLA f32", 4, f32, lambda x, w: x @ w),
+        Way("XLA bf16", 2, bf16, _xla_bf16),
+        Way("bf16", 2, kernels.pack_bf16(bf16), lambda x, w: kernels.bf16_matmul(x, w, columns)),
+        Way("int8", 1, kernels.pack_int8(int8), lambda x, w: kernels.int8_matmul(x, w, scale)),
+    ]
+
+
 def print_products() -> None:
     """A row for each shape and M; G is 10^9 operations a second, GB/s what the weights came at."""
     random = np.random.default_rng(0)
     for name, (inner, columns) in SHAPES.items():
-        bytes_each = inner * columns
-        int8 = jnp.asarray(random.integers(-127, 128, (inner, columns)).astype(np.int8))
-        f32 = int8.astype(jnp.float32) / 127
-        bf16 = f32.astype(jnp.bfloat16)
-        scale = jnp.full((columns,), 1 / 127)
-        # Name, bytes of a weight, the weights, the product of x and weights.
-        ways = [
-            ("XLA f32", 4, f32, lambda x, w: x @ w),
-            ("XLA bf16", 2, bf16, _xla_bf16),
-            ("bf16", 2, kernels.pack_bf16(bf16), lambda x, w: kernels.bf16_matmul(x, w, columns)),
-            ("int8", 1, kernels.pack_int8(int8), lambda x, w: kernels.int8_matmul(x, w, scale)),
-        ]
+        compared = ways(inner, columns)
         print(f"\n{name}: [M, {inner}] x [{inner}, {columns}], us, G, GB/s")
-        print("    M" + "".join(f" | {way[0]:>20}" for way in ways))
+        print("    M" + "".join(f" | {way.name:>20}" for way in compared))
         for rows in ROWS:
             x = jnp.asarray(random.normal(size=(rows, inner)).astype(np.float32))
-            cells = []
-            for _, size, weights, product in ways:
-                seconds = _product_s(x, weights, product, _COLD_BYTES // (size * bytes_each) + 1)
+            line = f"{rows:5}"
+            for way in compared:
+                weight_bytes = way.weight_bytes * inner * columns
+                seconds = _product_s(x, way, _COLD_BYTES // weight_bytes + 1)
                 rate = 2 * rows * inner * columns / seconds / 1e9
-                stream = size * bytes_each / seconds / 1e9
-                cells.append(f" | {seconds * 1e6:7.0f} {rate:6.0f} {stream:5.1f}")
-            print(f"{rows:5}" + "".join(cells), flush=True)
+                line += f" | {seconds * 1e6:7.0f} {rate:6.0f} {weight_bytes / seconds / 1e9:5.1f}"
+            print(line, flush=True)
 
 
 def _xla_bf16(x: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.dot(x.astype(jnp.bfloat16), weights, preferred_element_type=jnp.float32)
 
 
-def _product_s(
-    x: jax.Array, weights: jax.Array, product: Callable[..., jax.Array], copies: int
-) -> float:
+def _product_s(x: jax.Array, way: Way, copies: int) -> float:
     # A few products to a program: what a call costs in Python is shared, and a program is short
     # enough to find the machine free.
     calls = 4 if x.shape[0] <= 32 else 1
-    copied = [weights + jnp.zeros((), weights.dtype) for _ in range(-(-copies // calls) * calls)]
-    groups = [copied[first : first + calls] for first in range(0, len(copied), calls)]
-    program = jax.jit(lambda x, group: [product(x, part) for part in group])
+    weights = [way.weights.copy() for _ in range(-(-copies // calls) * calls)]
+    groups = [weights[first : first + calls] for first in range(0, len(weights), calls)]
+    program = jax.jit(lambda x, group: [way.product(x, part) for part in group])
     return best_s(program, cycle([(x, group) for group in groups])) / calls
 
 

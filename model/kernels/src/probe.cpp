@@ -39,7 +39,7 @@ TALIPOT_EXPORT int64_t talipot_probe_products(int32_t is_bf16, int32_t isa, int6
   std::vector<RowInfo> info(rows);
   kernel.prepare(x.data(), rows, inner, kGroups, block.data(), info.data());
   const Tile tile{block.data(), info.data(), weights.data(), kGroups,
-                  columns,      scale.data(), y.data(),      columns};
+                  columns,      scale.data(), y.data(),      columns, nullptr, 0};
   for (int64_t i = 0; i < repeats; ++i) kernel.multiply(rows, strips, tile);
   return repeats * rows * inner * columns;
 }
