@@ -177,10 +177,11 @@ def _gather_and_attend(
     query: jax.Array, keys: jax.Array, values: jax.Array, table: jax.Array, start: jax.Array
 ) -> jax.Array:
     batch = query.shape[0]
-    gathered = [pool[table].reshape(batch, -1, *pool.shape[2:]) for pool in (keys, values)]
-    positions = jnp.arange(gathered[0].shape[1], dtype=jnp.int32)
+    gathered_keys = keys[table].reshape(batch, -1, *keys.shape[2:])
+    gathered_values = values[table].reshape(batch, -1, *values.shape[2:])
+    positions = jnp.arange(gathered_keys.shape[1], dtype=jnp.int32)
     mask = positions[None, None] <= start[:, None, None]
-    return attend(query, *gathered, mask)
+    return attend(query, gathered_keys, gathered_values, mask)
 
 
 def main(parts: list[str]) -> None:

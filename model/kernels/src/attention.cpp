@@ -10,8 +10,8 @@ namespace {
 // Scores are kept in units in which exp is exp2.
 constexpr float kLog2E = 1.4426950408889634f;
 
-// Multiplications below which a second thread costs more than it gives: some 20 us.
-constexpr double kMinSharedProducts = 1 << 20;
+// Products of scores below which a second thread costs more than it gives: some 15 us.
+constexpr double kMinSharedProducts = 1 << 18;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

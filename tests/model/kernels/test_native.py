@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -32,6 +33,13 @@ def results(**variables: str) -> dict[str, str | None]:
 def test_results_do_not_depend_on_the_number_of_threads(threads: str):
     # The size of XLA's pool.
     assert results(NPROC=threads)["digest"] == digest()
+
+
+def test_calls_from_several_threads_do_not_disturb_each_other():
+    # More of them than XLA's pool has threads: each must get by with its own.
+    expected = digest()
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(lambda _: digest(), range(8))) == {expected}
 
 
 def test_the_environment_lowers_the_level():
