@@ -134,7 +134,8 @@ class Attention {
     kernel_.finish(pools_.head_dim, softmax);
     for (int64_t lane = 0; lane < item.rows; ++lane) {
       float* row = y_ + offset(item, item.first_row + lane);
-      for (int64_t h = 0; h < pools_.head_dim; ++h) row[h] = softmax.mixed[h * kernel_.lanes + lane];
+      const float* mixed = softmax.mixed + lane;
+      for (int64_t h = 0; h < pools_.head_dim; ++h) row[h] = mixed[h * kernel_.lanes];
     }
   }
 
