@@ -46,6 +46,12 @@ def test_the_environment_lowers_the_level():
     assert results(TALIPOT_KERNELS="portable")["isa"] == "portable"
 
 
+def test_portable_instructions_are_not_called_fast():
+    assert kernels.KernelStatus("avx2", None).is_fast
+    assert not kernels.KernelStatus("portable", None).is_fast
+    assert not kernels.KernelStatus(None, "off").is_fast
+
+
 def test_the_environment_turns_the_kernels_off():
     found = results(TALIPOT_KERNELS="off")
     assert found == {"isa": None, "reason": "TALIPOT_KERNELS=off", "digest": None}
