@@ -1,9 +1,11 @@
 """Kernels for decoding on CPUs: matrix products with packed weights, and attention over pages.
 
 They are compiled from `src/` when Talipot is installed, if a C++ compiler is there. Where there is
-none, `is_available()` is False, `status()` says why, and callers use XLA's own operations:
+none, `is_available()` is False, `status()` says why, and callers use XLA's own operations. They do
+so too where only the portable instructions are left (other than x86-64 with AVX2), as those are
+there for tests and to be correct everywhere:
 
-    if kernels.is_available():
+    if kernels.status().is_fast:
         packed = kernels.pack_int8(weights)  # once, as the weights are loaded
         y = kernels.int8_matmul(x, packed, scale)  # under jit, for any number of rows
     else:
@@ -23,7 +25,7 @@ A decode step over pages, with the pools donated to the jitted function around i
   rows, their number, the table's width and the number of threads are.
 - Which instructions are used (plain, AVX2, AVX-512, or AVX-512 with VNNI and BF16) is found out
   when a call runs. `TALIPOT_KERNELS` and the argument `isa` lower it; `TALIPOT_KERNELS=off` makes
-  the kernels unavailable.
+  the kernels unavailable. Levels differ in the last bits, except `int8_matmul`'s, which agree.
 - Pages of 16 positions or more keep memory streaming; 64 is a little faster than 16.
 """
 

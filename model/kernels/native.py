@@ -51,6 +51,11 @@ class KernelStatus:
         """Whether calls will work."""
         return self.isa is not None
 
+    @property
+    def is_fast(self) -> bool:
+        """Whether they beat XLA, as far as it was measured: not with portable instructions."""
+        return self.isa not in (None, ISAS[0])
+
 
 @functools.cache
 def status() -> KernelStatus:

@@ -10,8 +10,8 @@ namespace {
 // Scores are kept in units in which exp is exp2.
 constexpr float kLog2E = 1.4426950408889634f;
 
-// Multiplications below which a second thread costs more than it gives: some 20 us.
-constexpr double kMinSharedProducts = 1 << 20;
+// Products of scores below which a second thread costs more than it gives: some 15 us.
+constexpr double kMinSharedProducts = 1 << 18;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -134,7 +134,8 @@ class Attention {
     kernel_.finish(pools_.head_dim, softmax);
     for (int64_t lane = 0; lane < item.rows; ++lane) {
       float* row = y_ + offset(item, item.first_row + lane);
-      for (int64_t h = 0; h < pools_.head_dim; ++h) row[h] = softmax.mixed[h * kernel_.lanes + lane];
+      const float* mixed = softmax.mixed + lane;
+      for (int64_t h = 0; h < pools_.head_dim; ++h) row[h] = mixed[h * kernel_.lanes];
     }
   }
 

@@ -2,15 +2,16 @@
 // defined TALIPOT_TARGET, as matmul_tile.h is.
 //
 // A V has: Value, Limits (int32), Mask; kLanes, kKeys (of which scores are computed at a time) and
-// kDims (elements of the values' mixture at a time); and zero, load, load_bf16, store, broadcast, load_limits,
-// add, subtract, multiply, divide, fma, max (the second where either is NaN), power (2^n of
-// n + kRoundingShift), sees, select, fma_where.
+// kDims (elements of the values' mixture at a time); and zero, load, load_bf16, store, broadcast,
+// load_limits, add, subtract, multiply, divide, fma, max (the second where either is NaN), power
+// (2^n of n + kRoundingShift), sees, select, fma_where.
 #pragma once
 
 #include <algorithm>
 #include <cstring>
 
 #include "attention.h"
+#include "attention_tile.h"
 
 namespace talipot {
 namespace {
@@ -36,69 +37,12 @@ TALIPOT_TARGET TALIPOT_INLINE typename V::Value exp2(typename V::Value x) {
   return V::multiply(sum, V::power(shifted));
 }
 
-// Where a tile's keys and values lie in their pools, in elements.
-struct TileOffsets {
-  int64_t of[kTileKeys];
-};
-
-// The same as float32 addresses. Those beyond the tile's end repeat the last, so that loops over
-// several keys at a time may run past it.
-struct TileRows {
-  const float* keys[kTileKeys];
-  const float* values[kTileKeys];
-};
-
-inline TileOffsets find_offsets(const QueryBlock& block, int64_t begin, int count) {
-  const Pools& pools = *block.pools;
-  TileOffsets offsets;
-  int64_t page = begin / pools.page_size;
-  int64_t slot = begin % pools.page_size;
-  for (int i = 0; i < count; ++i) {
-    const int64_t token = block.table[page] * pools.page_size + slot;
-    offsets.of[i] = (token * pools.kv_heads + block.kv_head) * pools.head_dim;
-    if (++slot == pools.page_size) {
-      slot = 0;
-      ++page;
-    }
-  }
-  return offsets;
-}
-
-// Rows of keys and values to ask memory for while others are computed with: a page is a new place,
-// of which the hardware's prefetchers learn too late, and a burst of requests would wait for itself.
-// Into the second level: the first is full of the tile at hand.
-struct Ahead {
-  const char* keys;
-  const char* values;
-  int64_t stride;     // bytes, from a row to the next of the same page
-  int64_t row_bytes;
-
-  // The part-th of the lines of kRows rows; parts beyond the last do nothing. An address past the
-  // end of a page is harmless.
-  template <int kRows>
-  TALIPOT_INLINE void prefetch(int64_t part) const {
-    constexpr int64_t kLine = 64;
-    const int64_t at = part / 2 * kLine;
-    if (at >= row_bytes) return;
-    const char* row = (part % 2 == 0 ? keys : values) + at;
-#pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i, row += stride) __builtin_prefetch(row, 0, 2);
-  }
-};
-
-inline Ahead look_ahead(const QueryBlock& block, int64_t offset) {
-  const Pools& pools = *block.pools;
-  const int64_t element = pools.is_bf16 ? sizeof(uint16_t) : sizeof(float);
-  return {static_cast<const char*>(pools.keys) + offset * element,
-          static_cast<const char*>(pools.values) + offset * element,
-          pools.kv_heads * pools.head_dim * element, pools.head_dim * element};
-}
-
 template <class V, int kVectors>
 struct Lanes {
   using Value = typename V::Value;
   static constexpr int kCount = V::kLanes * kVectors;
 
+  // bfloat16 rows as float32, side by side.
   TALIPOT_TARGET static void widen(const void* pool, const TileOffsets& offsets, int count,
                                    int64_t head_dim, float* to) {
     for (int i = 0; i < count; ++i, to += head_dim) {
@@ -112,6 +56,7 @@ struct Lanes {
     }
   }
 
+  // float32 rows stay where they are.
   TALIPOT_TARGET static TileRows find_rows(const QueryBlock& block, const TileOffsets& offsets,
                                            int count) {
     const Pools& pools = *block.pools;
@@ -262,6 +207,8 @@ struct Lanes {
     }
   }
 
+  // What follows the scores of a tile: weights, and the mixture. kMasked where a lane does not see
+  // all of it.
   template <bool kMasked>
   TALIPOT_TARGET static void finish_tile(const QueryBlock& block, int64_t begin, int count,
                                          const TileRows& rows, const Softmax& into) {
@@ -278,6 +225,7 @@ struct Lanes {
     }
   }
 
+  // AttentionKernel::attend.
   TALIPOT_TARGET static void attend(const QueryBlock& block, int64_t begin, int64_t end,
                                     const Softmax& into) {
     const int64_t head_dim = block.pools->head_dim;

@@ -15,23 +15,47 @@ float round_to_even(float value) {
   return value + kShift - kShift;
 }
 
+// The compiler's own vectors, of 4 columns: bytes, and their products in 16 and 32 bits.
+using Bytes = uint8_t __attribute__((vector_size(16)));
+using Halves = int16_t __attribute__((vector_size(32)));
+using Words = int32_t __attribute__((vector_size(32)));
+
+constexpr int kVectorColumns = 4;
+constexpr int kVectors = kStripColumns / kVectorColumns;
+constexpr int kMaxRows = 4;
+
 void multiply_portable(int rows, int /*strips*/, const Tile& tile) {
   const auto* block = static_cast<const int8_t*>(tile.block);
-  const auto columns = static_cast<int>(tile.columns);
-  for (int row = 0; row < rows; ++row) {
-    int32_t sums[kStripColumns] = {};
-    for (int64_t group = 0; group < tile.groups; ++group) {
-      const int8_t* values = block + (group * rows + row) * kGroup;
-      const uint8_t* weights = tile.weights + group * kPanelStepBytes;
-      for (int column = 0; column < kStripColumns; ++column) {
-        for (int k = 0; k < kGroup; ++k) {
-          sums[column] += values[k] * (weights[column * kGroup + k] - kWeightOffset);
-        }
+  // Two words to a column, each the sum of every other pair of products.
+  Words sums[kMaxRows][kVectors] = {};
+  for (int64_t group = 0; group < tile.groups; ++group) {
+    Halves values[kMaxRows];
+    for (int row = 0; row < rows; ++row) {
+      const int8_t* x = block + (group * rows + row) * kGroup;
+      values[row] = Halves{x[0], x[1], x[2], x[3], x[0], x[1], x[2], x[3],
+                           x[0], x[1], x[2], x[3], x[0], x[1], x[2], x[3]};
+    }
+    const uint8_t* step = tile.weights + group * kPanelStepBytes;
+    for (int vector = 0; vector < kVectors; ++vector) {
+      Bytes stored;
+      std::memcpy(&stored, step + vector * sizeof stored, sizeof stored);
+      const Halves weights =
+          __builtin_convertvector(stored, Halves) - static_cast<int16_t>(kWeightOffset);
+      for (int row = 0; row < rows; ++row) {
+        // At most 128 * 127: it fits.
+        const Halves products = weights * values[row];
+        Words pairs;
+        std::memcpy(&pairs, &products, sizeof pairs);
+        sums[row][vector] += (pairs << 16 >> 16) + (pairs >> 16);
       }
     }
-    for (int column = 0; column < columns; ++column) {
-      tile.y[row * tile.stride + column] =
-          static_cast<float>(sums[column]) * (tile.info[row].scale * tile.column_scale[column]);
+  }
+  for (int row = 0; row < rows; ++row) {
+    for (int column = 0; column < static_cast<int>(tile.columns); ++column) {
+      const Words& pair = sums[row][column / kVectorColumns];
+      const int first = column % kVectorColumns * 2;
+      tile.y[row * tile.stride + column] = static_cast<float>(pair[first] + pair[first + 1]) *
+                                           (tile.info[row].scale * tile.column_scale[column]);
     }
   }
 }
@@ -63,7 +87,7 @@ void prepare_int8(const float* x, int rows, int64_t inner, int64_t groups, void*
   }
 }
 
-const MatmulKernel kInt8Portable = {kGroup, kGroup, 4, 0, prepare_int8, multiply_portable};
+const MatmulKernel kInt8Portable = {kGroup, kGroup, kMaxRows, 0, prepare_int8, multiply_portable};
 
 const MatmulKernel& int8_kernel(Isa isa) {
 #if TALIPOT_X86

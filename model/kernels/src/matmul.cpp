@@ -41,7 +41,7 @@ void prepare_rows(const MatmulKernel& kernel, const MatmulShape& shape, const Bl
                    out.elements + begin * row_bytes, out.info + begin);
   };
   const int64_t blocks_per_task =
-      divide_up(kMinPreparedElements * blocks.count, shape.rows * std::max<int64_t>(shape.inner, 1));
+      divide_up(kMinPreparedElements * blocks.count, shape.rows * shape.inner);
   const int64_t tasks = divide_up(blocks.count, blocks_per_task);
   parallel_for(workers, tasks, [&](int64_t task) {
     const int64_t end = std::min(blocks.count, (task + 1) * blocks_per_task);
@@ -66,11 +66,39 @@ struct Split {
   }
 };
 
+// Several blocks of rows compute with one panel while memory would be idle: each asks for a part of
+// the next panel, in the order in which it lies. One block alone is best served by the hardware's
+// prefetchers.
+struct Ahead {
+  static constexpr int64_t kLine = 64;
+  // Two panels are to fit in the second level of cache.
+  static constexpr size_t kMaxPanelBytes = 384 << 10;
+
+  int64_t step;          // bytes that a block asks for with every group
+  int64_t blocks;        // how many blocks ask; 0 for none
+  int64_t block_bytes;   // that a block asks for
+
+  Ahead(size_t panel_bytes, int64_t block_count, int64_t strips) {
+    const bool is_used = block_count > 1 && strips == 2 && panel_bytes <= kMaxPanelBytes;
+    step = block_count < kPanelStepBytes / kLine ? 2 * kLine : kLine;
+    blocks = is_used ? kPanelStepBytes / step : 0;
+    block_bytes = static_cast<int64_t>(panel_bytes) / kPanelStepBytes * step;
+  }
+
+  const uint8_t* during(int64_t block, const uint8_t* next_panel) const {
+    return block < blocks ? next_panel + block * block_bytes : nullptr;
+  }
+};
+
 }  // namespace
 
 void matmul(const MatmulKernel& kernel, const MatmulShape& shape, const float* x,
             const uint8_t* weights, const float* column_scale, float* y, Workers& workers) {
   if (shape.rows == 0 || shape.columns == 0) return;
+  if (shape.inner == 0) {
+    std::fill_n(y, shape.rows * shape.columns, 0.0f);
+    return;
+  }
   const Blocks blocks(shape.rows, kernel.max_rows);
   const int64_t row_bytes = shape.groups * kernel.element_bytes;
   static thread_local Scratch element_scratch, info_scratch;
@@ -81,23 +109,27 @@ void matmul(const MatmulKernel& kernel, const MatmulShape& shape, const float* x
   const int64_t panels = divide_up(shape.columns, kPanelColumns);
   const size_t panel_bytes = static_cast<size_t>(shape.groups) * kPanelStepBytes;
   const Split split(shape, blocks, panels, workers.threads());
-  const auto multiply = [&](int64_t panel, int64_t strip, int64_t strips, int64_t block) {
+  const int64_t strips = blocks.size(0) <= kernel.paired_rows ? 2 : 1;
+  const Ahead ahead(panel_bytes, blocks.count, strips);
+  const auto multiply = [&](int64_t panel, int64_t strip, int64_t block, bool is_last_panel) {
     const int64_t row = blocks.begin(block);
     const int64_t column = panel * kPanelColumns + strip * kStripColumns;
     if (column >= shape.columns) return;
+    const uint8_t* panel_weights = weights + panel * panel_bytes;
     const Tile tile{
         prepared.elements + row * row_bytes,
         prepared.info + row,
-        weights + panel * panel_bytes + strip * kStripStepBytes,
+        panel_weights + strip * kStripStepBytes,
         shape.groups,
         std::min(shape.columns - column, strips * kStripColumns),
         column_scale == nullptr ? nullptr : column_scale + column,
         y + row * shape.columns + column,
         shape.columns,
+        is_last_panel ? nullptr : ahead.during(block, panel_weights + panel_bytes),
+        ahead.step,
     };
     kernel.multiply(blocks.size(block), static_cast<int>(strips), tile);
   };
-  const int64_t strips = blocks.size(0) <= kernel.paired_rows ? 2 : 1;
   // Blocks of rows inside, so that weights come from memory once and then from the cache.
   parallel_for(workers, split.panel_tasks * split.block_tasks, [&](int64_t task) {
     const int64_t first_block = task % split.block_tasks * split.blocks_per_task;
@@ -107,7 +139,7 @@ void matmul(const MatmulKernel& kernel, const MatmulShape& shape, const float* x
     for (int64_t panel = first_panel; panel < last_panel; ++panel) {
       for (int64_t strip = 0; strip < 2; strip += strips) {
         for (int64_t block = first_block; block < last_block; ++block) {
-          multiply(panel, strip, strips, block);
+          multiply(panel, strip, block, panel + 1 == last_panel);
         }
       }
     }

@@ -38,23 +38,25 @@ struct RowInfo {
 
 // A block of rows times a strip or a whole panel.
 struct Tile {
-  const void* block;       // prepared rows, [groups][rows]
-  const RowInfo* info;     // [rows]
-  const uint8_t* weights;  // the first step's
+  const void* block;          // prepared rows, [groups][rows]
+  const RowInfo* info;        // [rows]
+  const uint8_t* weights;     // the first step's
   int64_t groups;
-  int64_t columns;           // how many of the tile's columns are y's
+  int64_t columns;            // how many of the tile's columns are y's
   const float* column_scale;  // [columns], or null
-  float* y;                // the tile's first element
-  int64_t stride;  // from one row of y to the next
+  float* y;                   // the tile's first element
+  int64_t stride;             // from one row of y to the next
+  const uint8_t* ahead;       // what to prefetch; null for nothing
+  int64_t ahead_step;         // bytes of it with every group: 64 or 128
 };
 
 // One way to compute: instructions, and the blocking that suits their registers.
 struct MatmulKernel {
-  int group;         // elements of K in a group
+  int group;          // elements of K in a group
   int element_bytes;  // of a prepared group of one row
-  int max_rows;      // of a block
-  int paired_rows;   // blocks of up to this many rows take both strips at once; may be 0
-  // Rows x[rows, inner] into block [groups][rows]; `row` is scratch of [groups * group] floats.
+  int max_rows;       // of a block
+  int paired_rows;    // blocks of up to this many rows take both strips at once; may be 0
+  // Rows x[rows, inner] into block [groups][rows].
   void (*prepare)(const float* x, int rows, int64_t inner, int64_t groups, void* block,
                   RowInfo* info);
   void (*multiply)(int rows, int strips, const Tile& tile);

@@ -15,6 +15,8 @@
 namespace talipot {
 namespace {
 
+constexpr int64_t kLine = 64;
+
 template <class Op, int kRows, int kStrips>
 TALIPOT_TARGET void multiply_tile(const Tile& tile) {
   constexpr int kVectors = kStrips * Op::kVectors;
@@ -27,7 +29,13 @@ TALIPOT_TARGET void multiply_tile(const Tile& tile) {
   }
   const auto* block = static_cast<const uint8_t*>(tile.block);
   const uint8_t* weights = tile.weights;
+  const uint8_t* ahead = tile.ahead;
   for (int64_t group = 0; group < tile.groups; ++group) {
+    if (ahead != nullptr) {
+      __builtin_prefetch(ahead, 0, 2);
+      if (tile.ahead_step > kLine) __builtin_prefetch(ahead + kLine, 0, 2);
+      ahead += tile.ahead_step;
+    }
     if constexpr (Op::kWeightsInRegisters) {
       typename Op::Weights loaded[kVectors];
 #pragma GCC unroll 16

@@ -11,26 +11,40 @@
 namespace talipot {
 namespace {
 
-#if TALIPOT_X86
+// For the length of its life, results below the smallest normal number are 0, and so are operands.
 class FlushDenormals {
  public:
-  FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | kFlushToZero | kZeroDenormals); }
-  ~FlushDenormals() { _mm_setcsr(saved_); }
+  FlushDenormals() : saved_(read()) { write(saved_ | kFlush); }
+  ~FlushDenormals() { write(saved_); }
+  FlushDenormals(const FlushDenormals&) = delete;
+  FlushDenormals& operator=(const FlushDenormals&) = delete;
 
  private:
-  static constexpr unsigned kFlushToZero = 0x8000;
-  static constexpr unsigned kZeroDenormals = 0x0040;
-  unsigned saved_;
-};
-inline void pause() { _mm_pause(); }
+#if TALIPOT_X86
+  static constexpr uint64_t kFlush = 0x8000 | 0x0040;  // FTZ and DAZ
+  static uint64_t read() { return _mm_getcsr(); }
+  static void write(uint64_t value) { _mm_setcsr(static_cast<unsigned>(value)); }
+#elif defined(__aarch64__)
+  static constexpr uint64_t kFlush = 1 << 24;  // FZ
+  static uint64_t read() {
+    uint64_t value;
+    asm volatile("mrs %0, fpcr" : "=r"(value));
+    return value;
+  }
+  static void write(uint64_t value) { asm volatile("msr fpcr, %0" : : "r"(value)); }
 #else
-// aarch64's pool threads all keep the default.
-class FlushDenormals {
- public:
-  FlushDenormals() {}
-};
-inline void pause() {}
+  static constexpr uint64_t kFlush = 0;
+  static uint64_t read() { return 0; }
+  static void write(uint64_t) {}
 #endif
+  const uint64_t saved_;
+};
+
+inline void pause() {
+#if TALIPOT_X86
+  _mm_pause();
+#endif
+}
 
 // Kept alive by the helpers as well: one that starts late finds no task left, and touches no body.
 struct Job {

@@ -79,9 +79,9 @@ def test_a_row_that_is_not_finite_is_nan_and_the_others_are_not_touched(bad: flo
     np.testing.assert_array_equal(result[[0, 2]], expected[[0, 2]])
 
 
-def test_no_rows_is_no_result(isa: str):
-    x, weights, scale = case(4, 0, 8, 8)
-    assert product(x, weights, scale, isa).shape == (0, 8)
+def test_no_rows_is_no_result_and_nothing_to_sum_is_zero(isa: str):
+    assert product(*case(4, 0, 8, 8), isa).shape == (0, 8)
+    assert not product(*case(4, 2, 0, 8), isa).any()
 
 
 def test_packing_is_traceable():

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -34,8 +35,21 @@ def test_results_do_not_depend_on_the_number_of_threads(threads: str):
     assert results(NPROC=threads)["digest"] == digest()
 
 
+def test_calls_from_several_threads_do_not_disturb_each_other():
+    # More of them than XLA's pool has threads: each must get by with its own.
+    expected = digest()
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(lambda _: digest(), range(8))) == {expected}
+
+
 def test_the_environment_lowers_the_level():
     assert results(TALIPOT_KERNELS="portable")["isa"] == "portable"
+
+
+def test_portable_instructions_are_not_called_fast():
+    assert kernels.KernelStatus("avx2", None).is_fast
+    assert not kernels.KernelStatus("portable", None).is_fast
+    assert not kernels.KernelStatus(None, "off").is_fast
 
 
 def test_the_environment_turns_the_kernels_off():
