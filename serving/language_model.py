@@ -104,7 +104,8 @@ def weight_form(config: PaLMConfig, dtype: str, quantize: Quantize) -> WeightFor
     obstacle = _obstacle(config)
     if quantize == "int8" and obstacle is not None:
         raise ConfigError(f"quantize='int8' cannot be had: {obstacle}")
-    if obstacle is not None:
+    # Without vector instructions XLA's own products are the faster ones.
+    if obstacle is not None or (quantize != "int8" and not kernels.status().is_fast):
         return None
     if quantize in ("int8", "auto"):
         return "int8"
