@@ -17,6 +17,10 @@ import jax.numpy as jnp
 from serving.request import MAX_LOGPROBS
 from serving.sampling_state import SamplingSettings, TokenMemory
 
+# Drawing finds a block of so many tokens first, then one in it: two short sums, each with a random
+# number of its own, instead of one long sum or a random number for every token.
+_BLOCK = 64
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -185,7 +189,7 @@ def keep_min_p(logits: jax.Array, min_p: jax.Array) -> jax.Array:
 
 
 def _draw(logits: jax.Array, settings: SamplingSettings, positions: jax.Array) -> jax.Array:
-    """Draw from softmax(logits / temperature), truncated: the Gumbel-max trick."""
+    """Draw from softmax(logits / temperature), truncated, by inverting its cumulative sum."""
     temperature = jnp.where(settings.temperature > 0, settings.temperature, 1.0)
     scaled = logits / temperature[:, None]
     for value, is_on, keep in (
@@ -194,9 +198,37 @@ def _draw(logits: jax.Array, settings: SamplingSettings, positions: jax.Array) -
         (settings.min_p, settings.min_p > 0, keep_min_p),
     ):
         scaled = _where_on(scaled, value, is_on, keep)
-    noise = jax.vmap(_gumbel, in_axes=(0, 0, None))(settings.seed, positions, logits.shape[-1])
-    # A barrier: fused into the maximum, the noise is computed by a scalar loop on CPUs.
-    return first_argmax(scaled + jax.lax.optimization_barrier(noise))
+    weights = jnp.exp(scaled - jnp.max(scaled, axis=-1, keepdims=True))
+    padded = jnp.pad(weights, ((0, 0), (0, -weights.shape[1] % _BLOCK)))
+    # A barrier: each consumer would compute the exponentials again, in a rounding of its own.
+    blocks = jax.lax.optimization_barrier(padded.reshape(weights.shape[0], -1, _BLOCK))
+    first, second = jax.vmap(_uniforms)(settings.seed, positions)
+    block = _invert(jnp.sum(blocks, axis=-1), first)
+    within = _invert(jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0], second)
+    return block * _BLOCK + within
+
+
+def _invert(weights: jax.Array, uniform: jax.Array) -> jax.Array:
+    """int32[R]: a column of non-negative float32[R, n], with probability as its weight.
+
+    `uniform`, float32[R] in [0, 1), decides. A column without weight is never chosen; a row that is
+    not finite gives any.
+    """
+    cumulative = jnp.cumsum(weights, axis=-1)
+    passed = jnp.sum(
+        (cumulative <= uniform[:, None] * cumulative[:, -1:]).astype(jnp.int32), axis=-1
+    )
+    # Rounding may bring the target up to the whole sum: then the last column with any weight.
+    columns = jnp.arange(weights.shape[-1], dtype=jnp.int32)[None]
+    last = jnp.max(jnp.where(weights > 0, columns, 0), axis=-1)
+    return jnp.minimum(passed, last)
+
+
+def _uniforms(seed: jax.Array, position: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Two of float32[] in [0, 1) that (seed uint32[2], position int32[]) alone decides."""
+    key = jax.random.fold_in(jax.random.wrap_key_data(seed, impl="threefry2x32"), position)
+    drawn = jax.random.uniform(key, (2,), jnp.float32)
+    return drawn[0], drawn[1]
 
 
 def _where_on(
@@ -212,12 +244,6 @@ def _where_on(
         lambda: logits,
     )
     return kept
-
-
-def _gumbel(seed: jax.Array, position: jax.Array, vocab_size: int) -> jax.Array:
-    """float32[V] of noise that (seed uint32[2], position int32[]) alone decides."""
-    key = jax.random.wrap_key_data(seed, impl="threefry2x32")
-    return jax.random.gumbel(jax.random.fold_in(key, position), (vocab_size,), jnp.float32)
 
 
 def _take(memory: TokenMemory, slots: jax.Array) -> TokenMemory:

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from serving.request import SamplingParams
 from serving.sampler import (
     Sampled,
+    _invert,
     first_argmax,
     keep_min_p,
     keep_top_k,
@@ -322,3 +323,18 @@ def test_clearing_a_slot_makes_it_neutral() -> None:
     for name in (field.name for field in dataclasses.fields(neutral)):
         assert (getattr(neutral, name) == getattr(cleared, name)).all(), name
     assert int(filled.top_k[1]) == 12  # what was sent does not change under a running step
+
+
+@given(st.lists(st.sampled_from([0.0, 1e-30, 0.25, 1.0, 3.0]), min_size=1, max_size=9))
+@settings(max_examples=60, deadline=None)
+def test_a_column_without_weight_is_never_chosen(weights: list[float]) -> None:
+    assume(any(weights))
+    # The last of them is what a float32 below 1 can be at most, which rounding takes to the end.
+    uniform = jnp.asarray([0.0, 0.3, 0.999, 1 - 2**-24], jnp.float32)
+    rows = jnp.tile(jnp.asarray(weights, jnp.float32), (len(uniform), 1))
+    chosen = np.asarray(_invert(rows, uniform))
+    cumulative = np.cumsum(np.asarray(weights, np.float32))
+    for column, drawn in zip(chosen, np.asarray(uniform), strict=True):
+        assert weights[column] > 0
+        before = cumulative[column] - np.float32(weights[column])
+        assert before <= drawn * cumulative[-1] * (1 + 1e-6)
