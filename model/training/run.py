@@ -31,6 +31,10 @@ from model.training.progress import Progress, measure_matmul_flops
 from model.training.step import StepMetrics, TrainState, train_step
 
 
+# In one piece: their logits are held all at once.
+_EVALUATED_TOKENS = 4096
+
+
 class DivergedError(TalipotError):
     """The loss spiked more often than the config allows."""
 
@@ -255,6 +259,7 @@ class _Run:
             self._heldout,
             Path(self._config.data.tokenizer),
             seq_len=stage.seq_len,
+            batch_size=max(1, _EVALUATED_TOKENS // stage.seq_len),
             max_tokens=max_tokens,
         )
         self._report(
