@@ -32,6 +32,8 @@ class EngineConfig:
         mixed_prefill_tokens: Most prompt tokens in a step that also serves running requests, so
             that they do not wait long for it.
         ageing_s: Seconds of waiting that make up for one level of priority.
+        stream_interval_s: Tokens that follow each other faster than this reach their streams
+            together; a request's first token and its end never wait. 0 hands over every step.
         max_queued_requests: Requests that may wait for a slot; more are refused.
         max_queued_tokens: Tokens (prompt and max_tokens) that may wait; more are refused.
         dtype: Type of weights and cache: float32 or bfloat16.
@@ -57,6 +59,7 @@ class EngineConfig:
     token_budget: int = 512
     mixed_prefill_tokens: int = 64
     ageing_s: float = 30.0
+    stream_interval_s: float = 0.005
     max_queued_requests: int = 256
     max_queued_tokens: int = 524_288
     dtype: Dtype = "float32"
@@ -103,8 +106,9 @@ class EngineConfig:
             )
         if self.kv_pages is not None:
             _check_at_least("kv_pages", self.kv_pages, 1)
-        if not 0 <= self.ageing_s < float("inf"):
-            raise ConfigError(f"ageing_s={self.ageing_s} must be finite and at least 0")
+        for field in ("ageing_s", "stream_interval_s"):
+            if not 0 <= getattr(self, field) < float("inf"):
+                raise ConfigError(f"{field}={getattr(self, field)} must be finite and at least 0")
 
     def num_pages(self, context_tokens: int) -> int:
         """Pages of the cache for a context of `context_tokens`, the scratch page included.

@@ -8,6 +8,7 @@ import functools
 import itertools
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
@@ -19,7 +20,7 @@ from serving.core import Emitted, EngineCore
 from serving.engine_stats import EngineStats
 from serving.errors import EngineCrashedError, EngineStoppedError, RecompilationError
 from serving.language_model import LanguageModel
-from serving.request import GenerationRequest, SamplingParams, collect
+from serving.request import Delta, GenerationRequest, SamplingParams, collect
 from serving.runner import Runner
 from serving.sequence import Sequence
 from serving.stream import RequestStream
@@ -223,8 +224,16 @@ class Engine:
         """The compute thread: a step as long as there is work."""
         try:
             with self._watch.this_thread():
+                held: Emitted = []
+                handed_over = 0.0
                 while self._wait_for_work():
-                    self._hand_over(self._core.step())
+                    held += self._core.step()
+                    # Waking every stream for every token of a fast model costs more than the token.
+                    now = time.monotonic()
+                    is_due = now - handed_over >= self.config.stream_interval_s
+                    if is_due or any(_is_urgent(*each) for each in held):
+                        self._hand_over(held)
+                        held, handed_over = [], now
                     self._check_compilations()
         except Exception as error:  # the boundary of a thread: every caller is told
             logger.exception("the engine has failed")
@@ -245,7 +254,7 @@ class Engine:
             )
 
     def _hand_over(self, emitted: Emitted) -> None:
-        """Give a step's deltas to the event loop, all in one call."""
+        """Give deltas to the event loop, all in one call."""
         if emitted:
             self._call_in_loop(self._push, emitted)
 
@@ -281,3 +290,8 @@ class Engine:
         self._live.discard(sequence)
         if not self._live:
             self._all_ended.set()
+
+
+def _is_urgent(sequence: Sequence, delta: Delta) -> bool:
+    """Whether somebody waits for just this: a first token, or the end."""
+    return delta.finish_reason is not None or len(sequence.generated) == 1

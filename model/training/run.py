@@ -30,7 +30,6 @@ from model.training.optimizer import palm_adafactor
 from model.training.progress import Progress, measure_matmul_flops
 from model.training.step import StepMetrics, TrainState, train_step
 
-
 # In one piece: their logits are held all at once.
 _EVALUATED_TOKENS = 4096
 

@@ -32,6 +32,7 @@ PAGE_SIZE = 4
         ("mixed_prefill_tokens", 20),
         ("smallest_key_bucket", 100),
         ("ageing_s", -1.0),
+        ("stream_interval_s", float("nan")),
         ("dtype", "float64"),
     ],
 )
