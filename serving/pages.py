@@ -103,11 +103,6 @@ class PagePool:
             self._page_of[digest] = page
             self._digest_of[page] = digest
 
-    def forget_idle(self) -> None:
-        """Make nothing findable that nobody holds."""
-        while self._idle:
-            self._evict()
-
     def check(self, held: Iterable[Sequence[int]]) -> None:
         """Balance the books against the pages that each holder says it has.
 

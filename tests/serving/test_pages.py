@@ -78,16 +78,6 @@ def test_the_first_of_equal_pages_stays() -> None:
     assert pool.available == 1
 
 
-def test_idle_pages_can_be_forgotten() -> None:
-    pool = PagePool(3, PAGE_SIZE)
-    (digest,) = digests(1, 2)
-    (page,) = pool.allocate(1)
-    pool.register(page, digest)
-    pool.release([page])
-    pool.forget_idle()
-    assert (pool.find([digest]), pool.available, pool.findable) == ([], 2, 0)
-
-
 def test_check_finds_a_leak() -> None:
     pool = PagePool(3, PAGE_SIZE)
     pages = pool.allocate(1)
