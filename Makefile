@@ -50,7 +50,7 @@ proto: ## Generate the gRPC stubs from api/grpc/talipot/v1/generation.proto
 	$(BIN)/python .ci/proto.py
 
 lock: ## Resolve pyproject.toml's ranges anew and write .ci/lock/*.txt
-	$(INSTALL) serve
+	@test -x $(BIN)/python || .ci/install serve
 	$(BIN)/python .ci/lock.py
 
 clean: ## Remove the environment and every cache

@@ -1,0 +1,1 @@
+"""Scorers: models that say how harmful a text is."""
