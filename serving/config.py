@@ -33,7 +33,8 @@ class EngineConfig:
             that they do not wait long for it.
         ageing_s: Seconds of waiting that make up for one level of priority.
         stream_interval_s: Tokens that follow each other faster than this reach their streams
-            together; a request's first token and its end never wait. 0 hands over every step.
+            together; a request's first token and its end never wait. Above 16 streams it grows
+            with their number. 0 hands over every step.
         max_queued_requests: Requests that may wait for a slot; more are refused.
         max_queued_tokens: Tokens (prompt and max_tokens) that may wait; more are refused.
         dtype: Type of weights and cache: float32 or bfloat16.
@@ -59,7 +60,7 @@ class EngineConfig:
     token_budget: int = 512
     mixed_prefill_tokens: int = 64
     ageing_s: float = 30.0
-    stream_interval_s: float = 0.005
+    stream_interval_s: float = 0.02
     max_queued_requests: int = 256
     max_queued_tokens: int = 524_288
     dtype: Dtype = "float32"

@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
+# Up to so many streams are woken every `stream_interval_s`; more of them less often.
+_STREAMS_AT_ONCE = 16
+
 State: TypeAlias = Literal["new", "starting", "ready", "draining", "stopped", "failed"]
 
 
@@ -230,7 +233,7 @@ class Engine:
                     held += self._core.step()
                     # Waking every stream for every token of a fast model costs more than the token.
                     now = time.monotonic()
-                    is_due = now - handed_over >= self.config.stream_interval_s
+                    is_due = now - handed_over >= self._stream_interval_s()
                     if is_due or any(_is_urgent(*each) for each in held):
                         self._hand_over(held)
                         held, handed_over = [], now
@@ -238,6 +241,10 @@ class Engine:
         except Exception as error:  # the boundary of a thread: every caller is told
             logger.exception("the engine has failed")
             self._call_in_loop(self._fail, error)
+
+    def _stream_interval_s(self) -> float:
+        """How long tokens may wait: their cost grows with the streams, so the wait does too."""
+        return self.config.stream_interval_s * max(1.0, len(self._live) / _STREAMS_AT_ONCE)
 
     def _wait_for_work(self) -> bool:
         with self._core.changed:
