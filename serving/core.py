@@ -5,54 +5,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-import heapq
-import logging
 import threading
 import time
-from collections import deque
-from typing import TypeAlias
-
-import numpy as np
 
 from model.tokenizer import Tokenizer
 from serving.admission import check_request
+from serving.collecting import Collector
 from serving.config import EngineConfig
 from serving.engine_stats import EngineStats
-from serving.errors import InvariantError, RequestError
-from serving.output import Delta, FinishReason, TokenLogprob
+from serving.errors import InvariantError
+from serving.in_progress import RequestsInProgress
+from serving.launching import LaunchedStep, Launcher
+from serving.limits import SchedulerLimits
 from serving.pages import PagePool
-from serving.programs import ON_DEVICE
 from serving.request import GenerationRequest
-from serving.runner import DecodeRow, HostLogprobs, Runner
-from serving.sampler import Logprobs, Sampled
-from serving.scheduler import Scheduler, SchedulerLimits
-from serving.sequence import DEADLINE, Sequence
-from serving.step_plan import Admission, DecodeToken, PromptChunk, StepPlan
-
-logger = logging.getLogger(__name__)
-
-Emitted: TypeAlias = list[tuple[Sequence, Delta]]
-"""Deltas of a step with their requests, in order."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Launched:
-    """A step that the device has, or has done.
-
-    Attributes:
-        chunks: Each with its request and the logprobs of its tokens.
-        decodes: The requests of the decode step's rows.
-        sampled: What that step gives; None without one.
-        tokens: Tokens in the step.
-        started: When it was launched, on the clock of `time.perf_counter`.
-    """
-
-    chunks: list[tuple[PromptChunk, Sequence, Logprobs]]
-    decodes: list[Sequence]
-    sampled: Sampled | None
-    tokens: int
-    started: float
+from serving.runner import Runner
+from serving.scheduler import Scheduler
+from serving.sequence import Emitted, Sequence
 
 
 class EngineCore:
@@ -72,14 +41,12 @@ class EngineCore:
             _limits(config, runner),
             PagePool(config.num_pages(runner.max_model_len), config.page_size),
         )
-        self._in_flight: _Launched | None = None
-        self._sequences: dict[str, Sequence] = {}
-        self._slots: dict[str, int] = {}
-        self._stepless: deque[Sequence] = deque()
-        self._aborts: deque[Sequence] = deque()
-        # A heap; the number keeps sequences from being compared, and some may have ended.
-        self._deadlines: list[tuple[float, int, Sequence]] = []
-        self._steps = self._generated = self._prompt_tokens = self._finished = self._aborted = 0
+        self._requests = RequestsInProgress()
+        self._launcher = Launcher(runner, self._requests)
+        self._collector = Collector(self._requests.is_live, self._scheduler.add_token)
+        self._in_flight: LaunchedStep | None = None
+        self._last_read = 0.0
+        self._steps = 0
 
     def make_ready(self) -> None:
         """Prepare the runner; how prompts may be cut and shared depends on what it finds."""
@@ -95,7 +62,7 @@ class EngineCore:
     @property
     def has_work(self) -> bool:
         """Whether `step` would do something."""
-        return bool(self._sequences) or self._in_flight is not None
+        return bool(self._requests) or self._in_flight is not None
 
     def prepare(self, request: GenerationRequest) -> Sequence:
         """Check a request against the model.
@@ -128,7 +95,7 @@ class EngineCore:
 
     def find(self, request_id: str) -> Sequence | None:
         """The request in progress with that id."""
-        return self._sequences.get(request_id)
+        return self._requests.find(request_id)
 
     def abort(self, sequence: Sequence) -> None:
         """End a request at the next step's start; one that has ended is left alone.
@@ -136,7 +103,7 @@ class EngineCore:
         Takes no lock and wakes nobody, so that a finalizer may call it: while there is a request
         to abort, there are steps.
         """
-        self._aborts.append(sequence)
+        self._requests.abort(sequence)
 
     def step(self) -> Emitted:
         """Launch the next step, then take in what the step before gave every request.
@@ -144,23 +111,24 @@ class EngineCore:
         So the device computes while the host turns tokens into text. A request that turns out to
         have ended is in one step more, whose token for it is dropped.
         """
-        emitted: Emitted = []
         with self.changed:
-            self._end_requests(emitted)
+            ended = self._requests.end_due()
+            for sequence, _ in ended:
+                self._release(sequence)
             plan = self._scheduler.plan()
-        finished, self._in_flight = self._in_flight, self._launch(plan)
-        gained = [] if finished is None else self._collect(finished)
+        finished, self._in_flight = self._in_flight, self._launcher.launch(plan)
+        gained = [] if finished is None else self._collector.collect(finished)
         with self.changed:
             self._steps += 1
             for sequence, delta in gained:
                 if delta.finish_reason is not None:
-                    self._forget(sequence)
-            if finished is not None and finished.tokens:
-                elapsed = time.perf_counter() - finished.started
-                self._scheduler.throughput.record(finished.tokens, elapsed)
-            if not self._sequences:
+                    self._requests.forget(sequence)
+                    self._release(sequence)
+            if finished is not None:
+                self._record(finished)
+            if not self._requests:
                 self._check()
-        return emitted + gained
+        return ended + gained
 
     def stats(self) -> EngineStats:
         """The figures of this moment."""
@@ -176,10 +144,10 @@ class EngineCore:
                 prefill_tokens_total=self._scheduler.prompt_tokens_total,
                 cached_tokens_total=self._scheduler.cached_tokens_total,
                 preemptions_total=self._scheduler.preemptions_total,
-                prompt_tokens_total=self._prompt_tokens,
-                generated_tokens_total=self._generated,
-                finished_total=self._finished,
-                aborted_total=self._aborted,
+                prompt_tokens_total=self._requests.prompt_tokens_total,
+                generated_tokens_total=self._collector.generated_total,
+                finished_total=self._requests.finished_total,
+                aborted_total=self._requests.aborted_total,
                 steps_total=self._steps,
                 compilations_total=self.runner.compilations,
                 recompilations_after_ready=0,
@@ -189,11 +157,7 @@ class EngineCore:
 
     def _enqueue(self, sequence: Sequence) -> None:
         request = sequence.request
-        if request.request_id in self._sequences:
-            raise RequestError(
-                f"request_id={request.request_id!r} is that of a request in progress",
-                param="request_id",
-            )
+        self._requests.check_new(request.request_id)
         if sequence.needs_steps:
             self._scheduler.add(
                 request.request_id,
@@ -203,175 +167,32 @@ class EngineCore:
                 # Every prompt token that is to be scored must be computed.
                 may_skip=self._config.use_prefix_cache and not sequence.wants_prompt_logprobs,
             )
-        else:
-            self._stepless.append(sequence)
-        self._sequences[request.request_id] = sequence
-        self._prompt_tokens += len(request.prompt_token_ids)
-        if sequence.deadline is not None:
-            heapq.heappush(self._deadlines, (sequence.deadline, id(sequence), sequence))
+        self._requests.add(sequence)
 
-    def _end_requests(self, emitted: Emitted) -> None:
-        """End what needs no step, what was aborted and what is late."""
-        while self._stepless:
-            sequence = self._stepless.popleft()
-            if self._is_live(sequence):
-                self._end(sequence, "length", None, emitted)
-        while self._aborts:
-            sequence = self._aborts.popleft()
-            if self._is_live(sequence):
-                self._end(sequence, "abort", None, emitted)
-        now = time.monotonic()
-        while self._deadlines and self._deadlines[0][0] <= now:
-            sequence = heapq.heappop(self._deadlines)[-1]
-            if self._is_live(sequence):
-                self._end(sequence, "abort", DEADLINE, emitted)
-
-    def _is_live(self, sequence: Sequence) -> bool:
-        return self._sequences.get(sequence.request.request_id) is sequence
-
-    def _end(
-        self, sequence: Sequence, reason: FinishReason, stop_reason: str | None, emitted: Emitted
-    ) -> None:
-        emitted.append((sequence, sequence.finish(reason, stop_reason)))
-        self._forget(sequence)
-        self._aborted += reason == "abort"
-
-    def _forget(self, sequence: Sequence) -> None:
+    def _release(self, sequence: Sequence) -> None:
+        """Take back what a request that ended still has."""
         request_id = sequence.request.request_id
-        del self._sequences[request_id]
-        self._finished += 1
         if request_id in self._scheduler:
             self._scheduler.remove(request_id)
-        slot = self._slots.pop(request_id, None)
-        if slot is not None:
-            self.runner.close_slot(slot)
+        self._launcher.close(request_id)
 
-    def _launch(self, plan: StepPlan) -> _Launched | None:
-        """Carry out a plan: slots change hands, then the programs are handed to the device."""
-        started = time.perf_counter()
-        for departure in plan.departed:
-            self.runner.close_slot(self._slots.pop(departure.request_id))
-        for admission in plan.admitted:
-            self._open(admission)
-        for placement in plan.placements:
-            self.runner.place_page(placement.slot, placement.index, placement.page)
-        chunks = [self._launch_chunk(chunk) for chunk in plan.chunks]
-        rows = [self._row(decode) for decode in plan.decodes]
-        if not chunks and not rows:
-            return None
-        return _Launched(
-            chunks=chunks,
-            decodes=[self._sequences[decode.request_id] for decode in plan.decodes],
-            sampled=self.runner.decode(rows) if rows else None,
-            tokens=sum(plan.tokens.values()),
-            started=started,
+    def _record(self, finished: LaunchedStep) -> None:
+        """Note how long a step had the device to itself."""
+        now = time.perf_counter()
+        # It was launched while the device still had the step before.
+        self._scheduler.throughput.record(
+            finished.tokens, now - max(finished.started, self._last_read)
         )
-
-    def _open(self, admission: Admission) -> None:
-        sequence = self._sequences[admission.request_id]
-        self._slots[admission.request_id] = admission.slot
-        self.runner.open_slot(
-            admission.slot,
-            sequence.request.params,
-            seed=sequence.seed,
-            prompt=sequence.request.prompt_token_ids,
-            generated=sequence.generated,
-            stops=sequence.stop_ids,
-        )
-
-    def _launch_chunk(self, chunk: PromptChunk) -> tuple[PromptChunk, Sequence, Logprobs]:
-        sequence = self._sequences[chunk.request_id]
-        prompt = sequence.request.prompt_token_ids
-        end = chunk.start + chunk.length
-        tokens = [*prompt, *sequence.generated][chunk.start : end]
-        targets = None
-        # A request that was preempted after its prompt was scored is not scored again.
-        if sequence.wants_prompt_logprobs and chunk.start + 1 < len(prompt):
-            targets = prompt[chunk.start + 1 : end + 1]
-            targets += (0,) * (chunk.length - len(targets))
-        return chunk, sequence, self.runner.prefill(chunk.slot, chunk.start, tokens, targets)
-
-    def _row(self, decode: DecodeToken) -> DecodeRow:
-        sequence = self._sequences[decode.request_id]
-        prompt = sequence.request.prompt_token_ids
-        generated = decode.position + 1 - len(prompt)
-        token = ON_DEVICE
-        if decode.is_known:
-            token = sequence.generated[generated - 1] if generated else prompt[-1]
-        return DecodeRow(token, decode.slot, decode.position, generated)
-
-    def _collect(self, launched: _Launched) -> Emitted:
-        """Wait for a step and give its results to the requests that still want them."""
-        emitted: Emitted = []
-        tokens: list[int] = []
-        logprobs: HostLogprobs | None = None
-        if launched.sampled is not None:
-            tokens = np.asarray(launched.sampled.tokens).tolist()
-            if any(each.request.params.logprobs is not None for each in launched.decodes):
-                logprobs = HostLogprobs.read(launched.sampled.logprobs)
-        else:
-            # Steps must not pile up on the device: aborts and deadlines act between them.
-            self.runner.wait(launched.chunks[-1][-1])
-        for chunk, sequence, scored in launched.chunks:
-            if self._is_live(sequence):
-                self._take_prompt_logprobs(chunk, sequence, scored)
-                self._end_if_scored(chunk, sequence, emitted)
-        for row, sequence in enumerate(launched.decodes):
-            if self._is_live(sequence):
-                self._take_token(sequence, tokens[row], logprobs, row, emitted)
-        return emitted
-
-    def _take_prompt_logprobs(
-        self, chunk: PromptChunk, sequence: Sequence, scored: Logprobs
-    ) -> None:
-        width = sequence.request.params.prompt_logprobs
-        if width is None:
-            return
-        prompt = sequence.request.prompt_token_ids
-        known, end = sequence.scored, min(chunk.start + chunk.length, len(prompt) - 1)
-        if end > known:
-            host = HostLogprobs.read(scored)
-            sequence.add_prompt_logprobs(
-                _token_logprob(prompt[index + 1], host, index - chunk.start, width)
-                for index in range(known, end)
-            )
-
-    def _end_if_scored(self, chunk: PromptChunk, sequence: Sequence, emitted: Emitted) -> None:
-        """End a request that only wanted its prompt scored, at its last chunk."""
-        request = sequence.request
-        last = chunk.start + chunk.length == len(request.prompt_token_ids) - 1
-        if last and not request.params.max_tokens:
-            emitted.append((sequence, sequence.finish("length")))
-
-    def _take_token(
-        self,
-        sequence: Sequence,
-        token: int,
-        logprobs: HostLogprobs | None,
-        row: int,
-        emitted: Emitted,
-    ) -> None:
-        """Give a request its sampled token."""
-        request_id = sequence.request.request_id
-        if token < 0:
-            logger.error("request %s: the logits are not finite", request_id)
-            emitted.append((sequence, sequence.finish("error")))
-            return
-        width = sequence.request.params.logprobs
-        logprob = None
-        if width is not None and logprobs is not None:
-            logprob = _token_logprob(token, logprobs, row, width)
-        self._generated += 1
-        self._scheduler.add_token(request_id, token)
-        emitted.append((sequence, sequence.add_token(token, logprob)))
+        self._last_read = now
 
     def _check(self) -> None:
         """Balance the books of an idle engine."""
         self._scheduler.check()
-        if len(self._scheduler) or self._slots:
+        open_slots = self._launcher.open_slots
+        if len(self._scheduler) or open_slots:
             raise InvariantError(
                 f"no request is in progress, but {len(self._scheduler)} are scheduled and the "
-                f"slots {sorted(self._slots.values())} are held"
+                f"slots {open_slots} are held"
             )
 
 
@@ -388,14 +209,4 @@ def _limits(config: EngineConfig, runner: Runner) -> SchedulerLimits:
         max_queued_requests=config.max_queued_requests,
         max_queued_tokens=config.max_queued_tokens,
         ageing_s=config.ageing_s,
-    )
-
-
-def _token_logprob(token: int, logprobs: HostLogprobs, row: int, width: int) -> TokenLogprob:
-    top_ids = logprobs.top_ids[row, :width].tolist()
-    top = logprobs.top[row, :width].tolist()
-    return TokenLogprob(
-        token_id=token,
-        logprob=float(logprobs.chosen[row]),
-        top=tuple(zip(top_ids, top, strict=True)),
     )

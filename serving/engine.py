@@ -16,13 +16,13 @@ from weakref import WeakValueDictionary
 from model.errors import TokenizerError
 from serving.compilation import CompilationWatch
 from serving.config import EngineConfig
-from serving.core import Emitted, EngineCore
+from serving.core import EngineCore
 from serving.engine_stats import EngineStats
 from serving.errors import EngineCrashedError, EngineStoppedError, RecompilationError
 from serving.language_model import LanguageModel
 from serving.request import Delta, GenerationRequest, SamplingParams, collect
 from serving.runner import Runner
-from serving.sequence import Sequence
+from serving.sequence import Emitted, Sequence
 from serving.stream import RequestStream
 
 if TYPE_CHECKING:

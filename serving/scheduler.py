@@ -11,61 +11,21 @@ they are not found in the cache by then.
 
 from __future__ import annotations
 
-import bisect
-import dataclasses
-import heapq
 import time
 from collections.abc import Callable, Sequence
 
 from serving.errors import InvariantError, OverloadedError
+from serving.limits import SchedulerLimits
 from serving.pages import PagePool
+from serving.running import RunningRequests
 from serving.scheduled import ScheduledRequest
-from serving.step_plan import (
-    Admission,
-    DecodeToken,
-    Departure,
-    PagePlacement,
-    PromptChunk,
-    StepPlan,
-)
+from serving.step_plan import Admission, DecodeToken, Departure, PromptChunk, StepPlan
 from serving.throughput import Throughput
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SchedulerLimits:
-    """The scheduler's bounds; `serving.config.EngineConfig` has their meaning for people.
-
-    Attributes:
-        max_slots: Requests that run at the same time.
-        token_budget: Most tokens in a step; at least `chunk_tokens + max_slots`.
-        chunk_tokens: Longest prompt chunk; a multiple of the page size.
-        mixed_chunk_tokens: Longest prompt chunk in a step that also feeds running requests, and
-            most prompt tokens of such a step; a multiple of the page size.
-        share_tokens: Cached prefixes are used in multiples of this; a multiple of the page size.
-        max_queued_requests: Requests that may wait.
-        max_queued_tokens: Tokens (prompt and `max_tokens`) that may wait.
-        ageing_s: Seconds of waiting that make up for one level of priority.
-    """
-
-    max_slots: int
-    token_budget: int
-    chunk_tokens: int
-    mixed_chunk_tokens: int
-    share_tokens: int
-    max_queued_requests: int
-    max_queued_tokens: int
-    ageing_s: float = 30.0
-
-    def __post_init__(self) -> None:
-        """Check what would make a request wait for ever."""
-        if self.token_budget < self.chunk_tokens + self.max_slots:
-            raise ValueError(
-                f"token_budget={self.token_budget} < {self.chunk_tokens} + {self.max_slots}"
-            )
+from serving.waiting import WaitingQueue
 
 
 class Scheduler:
-    """Queue, slots, pages and the token budget. Not thread-safe: the owner holds a lock."""
+    """Shares slots, pages and the token budget out. Not thread-safe: the owner holds a lock."""
 
     def __init__(
         self,
@@ -78,16 +38,14 @@ class Scheduler:
         self.limits = limits
         self.pool = pool
         self.throughput = Throughput()
-        self.queued_tokens = 0
         self.prompt_tokens_total = 0
         self.cached_tokens_total = 0
         self.preemptions_total = 0
         self._clock = clock
         self._arrivals = 0
-        self._waiting: list[tuple[tuple[float, int], str]] = []  # sorted
         self._requests: dict[str, ScheduledRequest] = {}
-        self._running: dict[str, ScheduledRequest] = {}
-        self._free_slots = list(range(limits.max_slots))  # a heap: low slots first
+        self._waiting = WaitingQueue()
+        self._running = RunningRequests(limits.max_slots, pool)
 
     @property
     def num_waiting(self) -> int:
@@ -100,9 +58,14 @@ class Scheduler:
         return len(self._running)
 
     @property
+    def queued_tokens(self) -> int:
+        """Prompt tokens and `max_tokens` of the requests that wait."""
+        return self._waiting.tokens
+
+    @property
     def computed_tokens(self) -> int:
         """Tokens of running requests in the cache."""
-        return sum(request.computed for request in self._running.values())
+        return sum(request.computed for request in self._running)
 
     def __len__(self) -> int:
         """Requests that were added and not removed."""
@@ -138,7 +101,7 @@ class Scheduler:
             raise ValueError(f"request {request_id!r} is already scheduled")
         if not prompt or len(prompt) + max_tokens < 2:
             raise ValueError(f"request {request_id!r} has nothing to compute")
-        if len(self._waiting) >= len(self._free_slots):
+        if len(self._waiting) >= self._running.free_slots:
             self._check_room(len(prompt) + max_tokens)
         self._arrivals += 1
         request = ScheduledRequest(
@@ -150,7 +113,7 @@ class Scheduler:
             may_skip=may_skip,
         )
         self._requests[request_id] = request
-        self._enqueue(request)
+        self._waiting.add(request)
 
     def add_token(self, request_id: str, token: int) -> None:
         """Learn the next generated token of a request that still runs or waits."""
@@ -165,27 +128,23 @@ class Scheduler:
         request = self._requests.pop(request_id)
         if request_id in self._running:
             self._leave(request)
-            return
-        index = bisect.bisect_left(self._waiting, (request.order, request_id))
-        if self._waiting[index : index + 1] == [(request.order, request_id)]:
-            del self._waiting[index]
-            self.queued_tokens -= request.total_tokens
+        else:
+            self._waiting.remove(request)
 
     def plan(self) -> StepPlan:
         """Give slots and pages to waiting requests and share out the budget of the next step.
 
         The plan counts as carried out: the next call continues after it.
         """
-        placements: list[PagePlacement] = []
-        complete = [self._depart(r) for r in [*self._running.values()] if r.is_complete]
-        decodes, preempted = self._plan_decodes(placements)
+        complete = [self._leave(request) for request in [*self._running] if request.is_complete]
+        decodes, preempted = self._plan_decodes()
         # What was just given up must not be taken back by the one who gave it.
-        admitted = () if preempted else self._admit(placements)
+        admitted = [] if preempted else self._admit()
         chunks = self._plan_chunks(decodes)
         return StepPlan(
             departed=(*complete, *preempted),
-            admitted=admitted,
-            placements=tuple(placements),
+            admitted=tuple(admitted),
+            placements=self._running.take_placements(),
             chunks=tuple(chunks),
             decodes=tuple(decodes),
         )
@@ -197,29 +156,23 @@ class Scheduler:
             InvariantError: A slot or page is lost or held twice, or a request is lost or counted
                 wrong.
         """
-        running = self._running.values()
-        used = [request.slot for request in running]
-        waiting = [request_id for _, request_id in self._waiting]
-        tokens = sum(self._requests[request_id].total_tokens for request_id in waiting)
-        over = [r.request_id for r in running if r.computed > len(r.pages) * self.pool.page_size]
-        for name, holds in (
-            ("slots", sorted(used + self._free_slots) == list(range(self.limits.max_slots))),
-            ("requests", self._requests.keys() >= {*waiting, *self._running}),
-            ("places", not {*waiting} & self._running.keys()),
-            ("queue order", self._waiting == sorted(self._waiting)),
-            ("queued tokens", self.queued_tokens == tokens),
-            ("computed tokens and pages", not over),
-        ):
-            if not holds:
-                raise InvariantError(
-                    f"scheduler: {name} do not balance: running {used}, free {self._free_slots}, "
-                    f"waiting {waiting}, queued_tokens {self.queued_tokens}, without pages {over}"
-                )
+        running = {request.request_id: request.slot for request in self._running}
+        waiting = self._waiting.request_ids
+        faults = [*self._running.faults(), *self._waiting.faults()]
+        if not self._requests.keys() >= {*waiting, *running}:
+            faults.append("requests")
+        if running.keys() & set(waiting):
+            faults.append("places")
+        if faults:
+            raise InvariantError(
+                f"scheduler: {', '.join(faults)} do not balance: running {running}, "
+                f"waiting {waiting}, queued_tokens {self.queued_tokens}"
+            )
         self.pool.check(request.pages for request in self._requests.values())
 
     def _check_room(self, total_tokens: int) -> None:
         limits = self.limits
-        if len(self._waiting) >= limits.max_queued_requests + len(self._free_slots):
+        if len(self._waiting) >= limits.max_queued_requests + self._running.free_slots:
             raise OverloadedError(
                 f"{len(self._waiting)} requests wait already; at most "
                 f"{limits.max_queued_requests} may (max_queued_requests)",
@@ -232,15 +185,9 @@ class Scheduler:
                 retry_after_s=self.throughput.seconds_for(self.queued_tokens),
             )
 
-    def _enqueue(self, request: ScheduledRequest) -> None:
-        bisect.insort(self._waiting, (request.order, request.request_id))
-        self.queued_tokens += request.total_tokens
-
-    def _plan_decodes(
-        self, placements: list[PagePlacement]
-    ) -> tuple[list[DecodeToken], list[Departure]]:
+    def _plan_decodes(self) -> tuple[list[DecodeToken], list[Departure]]:
         """Feed every request that can be; the last in order make room where pages run out."""
-        in_order = sorted(self._running.values(), key=lambda request: request.order)
+        in_order = self._running.in_order()
         decodes: list[DecodeToken] = []
         preempted: list[Departure] = []
         while in_order:
@@ -249,7 +196,7 @@ class Scheduler:
                 continue
             while request.computed == len(request.pages) * self.pool.page_size:
                 if self.pool.available:
-                    self._grow(request, 1, placements)
+                    self._running.grow(request, 1)
                     continue
                 victim = in_order.pop() if in_order else request
                 preempted.append(self._preempt(victim))
@@ -258,30 +205,22 @@ class Scheduler:
             decodes.append(self._decode(request))
         return decodes, preempted
 
-    def _admit(self, placements: list[PagePlacement]) -> tuple[Admission, ...]:
+    def _admit(self) -> list[Admission]:
         """Requests from the head of the queue, as long as slots and pages last."""
         admitted: list[Admission] = []
         page_size = self.pool.page_size
-        while self._waiting and self._free_slots:
-            request = self._requests[self._waiting[0][1]]
+        while self._waiting and self._running.free_slots:
+            request = self._waiting.first
             found = request.find_prefix(self.pool, self.limits.share_tokens // page_size)
             self.pool.hold(found)
             # The pages of all its tokens: once begun, a prompt is taken in without waiting.
             wanted = -(-len(request.tokens) // page_size) - len(found)
             # Others go on for a while before they need a page of what is left.
-            spare = self.num_running if self._running else 0
-            if wanted + spare > self.pool.available:
+            if wanted + self.num_running > self.pool.available:
                 self.pool.release(found)
                 break
-            del self._waiting[0]
-            self.queued_tokens -= request.total_tokens
-            request.slot = heapq.heappop(self._free_slots)
-            request.prefill_end = len(request.tokens) - 1
-            request.computed = len(found) * page_size
-            request.registered = len(found)
-            self._running[request.request_id] = request
-            self._place(request, found, placements)
-            self._grow(request, wanted, placements)
+            self._waiting.remove(request)
+            self._running.enter(request, found, wanted)
             self.prompt_tokens_total += request.prefill_end
             self.cached_tokens_total += request.computed
             admitted.append(
@@ -291,7 +230,7 @@ class Scheduler:
                     cached_tokens=request.computed,
                 )
             )
-        return tuple(admitted)
+        return admitted
 
     def _plan_chunks(self, decodes: list[DecodeToken]) -> list[PromptChunk]:
         """Prompt chunks in order, as far as the budget goes; adds decodes for completed prompts."""
@@ -302,7 +241,7 @@ class Scheduler:
             # Streams that run shall not wait long for prompts that arrive.
             longest = budget = self.limits.mixed_chunk_tokens
         chunks: list[PromptChunk] = []
-        for request in sorted(self._running.values(), key=lambda request: request.order):
+        for request in self._running.in_order():
             while not request.is_prefilled:
                 length = min(longest, request.prefill_end - request.computed)
                 if length > budget:
@@ -336,37 +275,13 @@ class Scheduler:
         request.computed += 1
         return decode
 
-    def _grow(self, request: ScheduledRequest, count: int, placements: list[PagePlacement]) -> None:
-        self._place(request, self.pool.allocate(count), placements)
-
-    @staticmethod
-    def _place(
-        request: ScheduledRequest, pages: list[int], placements: list[PagePlacement]
-    ) -> None:
-        first = len(request.pages)
-        request.pages.extend(pages)
-        placements.extend(
-            PagePlacement(request.slot, first + index, page) for index, page in enumerate(pages)
-        )
-
     def _preempt(self, request: ScheduledRequest) -> Departure:
-        departure = self._depart(request, is_preempted=True)
-        self._enqueue(request)
+        departure = self._leave(request)
+        self._waiting.add(request)
         self.preemptions_total += 1
         return departure
 
-    def _depart(self, request: ScheduledRequest, *, is_preempted: bool = False) -> Departure:
-        slot = request.slot
-        self._leave(request)
-        return Departure(request_id=request.request_id, slot=slot, is_preempted=is_preempted)
-
-    def _leave(self, request: ScheduledRequest) -> None:
-        """Take slot and pages from a running request; what can be shared stays findable."""
-        if self.limits.share_tokens == self.pool.page_size:
-            request.register(self.pool, request.computed)
-        self.pool.release(request.pages)
-        request.pages = []
-        request.computed = request.registered = request.prefill_end = 0
-        del self._running[request.request_id]
-        heapq.heappush(self._free_slots, request.slot)
-        request.slot = -1
+    def _leave(self, request: ScheduledRequest) -> Departure:
+        # Generated tokens end anywhere in a chunk, so only a chunk-invariant cache shares them.
+        is_free = self.limits.share_tokens == self.pool.page_size
+        return self._running.leave(request, may_share=is_free)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
+from typing import TypeAlias
 
 from model.tokenizer import StreamDecoder, Tokenizer
 from serving.output import Delta, FinishReason, TokenLogprob, Usage
@@ -145,3 +146,7 @@ class Sequence:
             stop_reason=stop_reason,
             usage=usage,
         )
+
+
+Emitted: TypeAlias = list[tuple[Sequence, Delta]]
+"""Deltas of a step with their requests, in order."""

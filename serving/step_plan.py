@@ -19,13 +19,12 @@ class Admission:
 class Departure:
     """A request gives up its slot and pages.
 
-    Either to go back to the queue, because pages ran out (`is_preempted`), or because all of its
-    steps are planned: the device does them in order, so what it held can be used again at once.
+    Either to go back to the queue, because pages ran out, or because all of its steps are planned:
+    the device does them in order, so what it held can be used again at once.
     """
 
     request_id: str
     slot: int
-    is_preempted: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

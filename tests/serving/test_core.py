@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -206,6 +207,16 @@ def test_a_request_that_gives_its_pages_up_ends_with_the_same_tokens(runner, tok
     driver.run()
     assert core.stats().preemptions_total > 0
     assert [driver.output(each.request_id) for each in asked] == alone
+
+
+def test_steps_that_overlap_are_not_counted_twice_in_the_throughput(core):
+    driver = Driver(core)
+    started = time.perf_counter()
+    driver.submit(request(max_tokens=40))
+    driver.run()
+    elapsed = time.perf_counter() - started
+    # Clients that are refused wait for the queue at this rate.
+    assert core._scheduler.throughput.tokens_per_s >= 42 / elapsed
 
 
 def test_a_used_id_is_refused_and_the_first_request_goes_on(core):

@@ -1,0 +1,108 @@
+"""From what the device computed to what each request gained: tokens, text, logprobs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+
+from serving.launching import LaunchedStep
+from serving.output import TokenLogprob
+from serving.runner import HostLogprobs, Runner
+from serving.sampler import Logprobs
+from serving.sequence import Emitted, Sequence
+from serving.step_plan import PromptChunk
+
+logger = logging.getLogger(__name__)
+
+
+class Collector:
+    """Waits for steps and gives their results to the requests that still want them.
+
+    Attributes:
+        generated_total: Tokens that were given to requests.
+    """
+
+    def __init__(
+        self, is_live: Callable[[Sequence], bool], add_token: Callable[[str, int], None]
+    ) -> None:
+        """`add_token` is told of every token, with its request's id."""
+        self.generated_total = 0
+        self._is_live = is_live
+        self._add_token = add_token
+
+    def collect(self, launched: LaunchedStep) -> Emitted:
+        """What each request of a step gained, in the order of the step."""
+        emitted: Emitted = []
+        tokens: list[int] = []
+        logprobs: HostLogprobs | None = None
+        if launched.sampled is not None:
+            tokens = np.asarray(launched.sampled.tokens).tolist()
+            if any(each.request.params.logprobs is not None for each in launched.decodes):
+                logprobs = HostLogprobs.read(launched.sampled.logprobs)
+        else:
+            # Steps must not pile up on the device: aborts and deadlines act between them.
+            Runner.wait(launched.chunks[-1][-1])
+        for chunk, sequence, scored in launched.chunks:
+            if self._is_live(sequence):
+                _take_prompt_logprobs(chunk, sequence, scored)
+                _end_if_scored(chunk, sequence, emitted)
+        for row, sequence in enumerate(launched.decodes):
+            if self._is_live(sequence):
+                self._take_token(sequence, tokens[row], logprobs, row, emitted)
+        return emitted
+
+    def _take_token(
+        self,
+        sequence: Sequence,
+        token: int,
+        logprobs: HostLogprobs | None,
+        row: int,
+        emitted: Emitted,
+    ) -> None:
+        """Give a request its sampled token."""
+        request_id = sequence.request.request_id
+        if token < 0:
+            logger.error("request %s: the logits are not finite", request_id)
+            emitted.append((sequence, sequence.finish("error")))
+            return
+        width = sequence.request.params.logprobs
+        logprob = None
+        if width is not None and logprobs is not None:
+            logprob = _token_logprob(token, logprobs, row, width)
+        self.generated_total += 1
+        self._add_token(request_id, token)
+        emitted.append((sequence, sequence.add_token(token, logprob)))
+
+
+def _take_prompt_logprobs(chunk: PromptChunk, sequence: Sequence, scored: Logprobs) -> None:
+    width = sequence.request.params.prompt_logprobs
+    if width is None:
+        return
+    prompt = sequence.request.prompt_token_ids
+    known, end = sequence.scored, min(chunk.start + chunk.length, len(prompt) - 1)
+    if end > known:
+        host = HostLogprobs.read(scored)
+        sequence.add_prompt_logprobs(
+            _token_logprob(prompt[index + 1], host, index - chunk.start, width)
+            for index in range(known, end)
+        )
+
+
+def _end_if_scored(chunk: PromptChunk, sequence: Sequence, emitted: Emitted) -> None:
+    """End a request that only wanted its prompt scored, at its last chunk."""
+    request = sequence.request
+    last = chunk.start + chunk.length == len(request.prompt_token_ids) - 1
+    if last and not request.params.max_tokens:
+        emitted.append((sequence, sequence.finish("length")))
+
+
+def _token_logprob(token: int, logprobs: HostLogprobs, row: int, width: int) -> TokenLogprob:
+    top_ids = logprobs.top_ids[row, :width].tolist()
+    top = logprobs.top[row, :width].tolist()
+    return TokenLogprob(
+        token_id=token,
+        logprob=float(logprobs.chosen[row]),
+        top=tuple(zip(top_ids, top, strict=True)),
+    )
