@@ -37,7 +37,7 @@ class LaunchedStep:
     @property
     def has_drafts(self) -> bool:
         """Whether the next step can only be planned when this one is read."""
-        return any(draft for _, draft in self.decodes)
+        return self.rows > len(self.decodes)
 
 
 class Launcher:

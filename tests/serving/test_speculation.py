@@ -45,9 +45,7 @@ class Eager(StepTimes):
 def make_core(runner, tokenizer):
     def make(*, speculates: bool = True, **changes: int) -> EngineCore:
         core = EngineCore(runner, tokenizer, dataclasses.replace(CONFIG, **changes))
-        core._speculator.times = (
-            Eager(pipelined=FREE, synchronous=FREE) if speculates else None
-        )
+        core._speculator.times = Eager(pipelined=FREE, synchronous=FREE) if speculates else None
         return core
 
     return make
@@ -109,7 +107,7 @@ def test_a_stop_in_the_middle_of_a_draft_ends_there(make_core, tokenizer):
             core = make_core()
             assert run_alone(core, asked) == run_alone(make_core(speculates=False), asked)
             # Idle, so the books were balanced; what may be found again is what was said.
-            again = dataclasses.replace(asked, prompt_token_ids=LOOP + free.token_ids[:19])
+            again = request(prompt=LOOP + free.token_ids[:19], max_tokens=20)
             assert run_alone(core, again) == run_alone(make_core(speculates=False), again)
 
 
@@ -168,9 +166,7 @@ def test_the_distribution_is_the_models_own(make_core):
         core._speculator.acceptance = 0.9  # so that drafts begin with the first token
         for seed in range(400):
             # Other seeds than the plain run's: the same would give the same tokens.
-            asked = request(
-                prompt=LOOP, max_tokens=4, seed=seed + 1000 * speculates, **params
-            )
+            asked = request(prompt=LOOP, max_tokens=4, seed=seed + 1000 * speculates, **params)
             tokens = run_alone(core, asked).token_ids[2:4]
             counts[speculates][tokens] = counts[speculates].get(tokens, 0) + 1
         drafted += core.stats().drafted_tokens_total
