@@ -336,9 +336,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     )
     def step(self, guesses: list[tuple[int, ...]] | None = None) -> None:
         """Plan and carry a step out; with guesses, what the step before gave is known first."""
-        if guesses is not None or any(len(tokens) > 1 for tokens, _ in self.in_flight.values()):
+        had_draft = any(len(gained) + void > 1 for gained, void in self.in_flight.values())
+        if guesses is not None or had_draft:
             self.deliver()
-        had_drafts = guesses is not None
         plan = self.books.plan()
         if guesses is not None:
             named = zip([each.request_id for each in plan.decodes], guesses, strict=False)
@@ -378,7 +378,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             if not decode.is_known:
                 known += self.in_flight[request_id][0]
             assert decode.position == self.done[request_id] == len(known) - 1
-            assert had_drafts or not decode.draft
+            assert guesses is not None or not decode.draft
             fed = [*known, *decode.draft]
             for position in range(decode.position, len(fed)):
                 self.write(decode.slot, position, fed[: position + 1])
