@@ -11,6 +11,7 @@ from model.errors import ConfigError
 
 Dtype: TypeAlias = Literal["float32", "bfloat16"]
 Quantize: TypeAlias = Literal["auto", "none", "int8"]
+Speculate: TypeAlias = Literal["auto", "off"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,9 @@ class EngineConfig:
         mixed_prefill_tokens: Most prompt tokens in a step that also serves running requests, so
             that they do not wait long for it.
         ageing_s: Seconds of waiting that make up for one level of priority.
+        speculate: auto guesses tokens ahead from earlier text wherever that measurably pays; the
+            tokens stay the same. off never does.
+        draft_tokens: Most tokens that are guessed ahead for a request in one step.
         stream_interval_s: Tokens that follow each other faster than this reach their streams
             together; a request's first token and its end never wait. Above 16 streams it grows
             with their number. 0 hands over every step.
@@ -60,6 +64,8 @@ class EngineConfig:
     token_budget: int = 512
     mixed_prefill_tokens: int = 64
     ageing_s: float = 30.0
+    speculate: Speculate = "auto"
+    draft_tokens: int = 8
     stream_interval_s: float = 0.02
     max_queued_requests: int = 256
     max_queued_tokens: int = 524_288
@@ -72,7 +78,7 @@ class EngineConfig:
     def __post_init__(self) -> None:
         """Check every field and what they mean together."""
         counts = ("max_slots", "page_size", "smallest_key_bucket", "max_queued_tokens")
-        for field in (*counts, "mixed_prefill_tokens"):
+        for field in (*counts, "mixed_prefill_tokens", "draft_tokens"):
             _check_at_least(field, getattr(self, field), 1)
         _check_at_least("max_queued_requests", self.max_queued_requests, 0)
         if self.max_model_len is not None:
@@ -92,6 +98,8 @@ class EngineConfig:
             raise ConfigError(f"dtype={self.dtype!r} must be float32 or bfloat16")
         if self.quantize not in get_args(Quantize):
             raise ConfigError(f"quantize={self.quantize!r} must be one of {get_args(Quantize)}")
+        if self.speculate not in get_args(Speculate):
+            raise ConfigError(f"speculate={self.speculate!r} must be one of {get_args(Speculate)}")
 
     def _check_pages(self) -> None:
         for field in ("smallest_key_bucket", "mixed_prefill_tokens"):

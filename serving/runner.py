@@ -19,29 +19,17 @@ from model.kv_cache import SCRATCH_PAGE
 from serving.buckets import Buckets, round_up
 from serving.compilation import Compiler, keep_programs_in
 from serving.config import EngineConfig
+from serving.draft_probe import are_drafts_exact, measure_steps
 from serving.invariance import ProbeResult, kept_shapes, probe_positions
 from serving.language_model import LanguageModel
 from serving.program_set import ProgramSet
-from serving.programs import DECODE_FIELDS
+from serving.programs import DECODE_FIELDS, DecodeRow
 from serving.request import SamplingParams
 from serving.sampler import Logprobs, Sampled
 from serving.sampling_state import SettingsTable, TokenMemory, is_adjusted, memory_row
+from serving.step_times import StepTimes
 
 logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class DecodeRow:
-    """A row of a decode step: feed `token`, which stands at `position` in `slot`'s sequence.
-
-    `token` may be `serving.programs.ON_DEVICE`; `generated` counts the tokens that the request has
-    generated so far.
-    """
-
-    token: int
-    slot: int
-    position: int
-    generated: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,6 +69,8 @@ class Runner:
         self.compilations = 0
         self.is_batch_invariant = False
         self.is_chunk_invariant = False
+        self.step_times: StepTimes | None = None
+        """What decode steps take; None where drafts could change tokens, or are not wanted."""
         self.num_pages = config.num_pages(self.max_model_len)
         self._config = config
         self._scratch_slot = config.max_slots
@@ -248,8 +238,12 @@ class Runner:
             ]
             for shape in self._programs.decode
         }
-        self.close_slot(0)
         self._decode_shapes, self.is_batch_invariant = kept_shapes(results)
+        is_wanted = self._config.speculate == "auto" and self.is_batch_invariant
+        if is_wanted and are_drafts_exact(self.decode, token_ids, self.buckets):
+            self.open_slot(0, SamplingParams(), seed=1, prompt=(0,), stops=frozenset())
+            self.step_times = measure_steps(self.decode, self.buckets)
+        self.close_slot(0)
         dropped = len(results) - len(self._decode_shapes)
         if dropped:
             logger.warning(
