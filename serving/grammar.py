@@ -154,9 +154,7 @@ class GrammarCompiler:
         problem = self._guard.problem(source)
         if problem:
             raise _refusal(constraint, problem)
-        matcher = LLMatcher(
-            self._ready_vocabulary(), source, log_level=0, limits=_limits()
-        )
+        matcher = LLMatcher(self._ready_vocabulary(), source, log_level=0, limits=_limits())
         if matcher.is_error():
             raise _refusal(constraint, matcher.get_error())
         mask = np.zeros((1, self.mask_words), np.int32)

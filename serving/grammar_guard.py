@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,6 +34,7 @@ class GrammarGuard:
         self._limits = dict(limits)
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
+        self._kill: weakref.finalize[[subprocess.Popen[str]], GrammarGuard] | None = None
 
     def problem(self, grammar: str) -> str:
         """What is wrong with a grammar; empty if nothing is."""
@@ -64,14 +67,14 @@ class GrammarGuard:
                 stderr=subprocess.DEVNULL,
                 encoding="utf-8",
             )
+            # Also when nobody calls `close`: when the guard is collected, or at exit.
+            self._kill = weakref.finalize(self, _kill, self._process)
             if self._ask(self._process, '{"grammars":[{"json_schema":{}}]}', _START_TIMEOUT_S):
                 self._end()
                 raise RuntimeError(f"{_PROBE.name} does not compile the simplest grammar")
         return self._process
 
-    def _ask(
-        self, process: subprocess.Popen[str], grammar: str, timeout_s: float
-    ) -> str | None:
+    def _ask(self, process: subprocess.Popen[str], grammar: str, timeout_s: float) -> str | None:
         """The answer; None if there is none in time or the process has died of it."""
         assert process.stdin is not None
         assert process.stdout is not None
@@ -87,9 +90,12 @@ class GrammarGuard:
         return str(json.loads(line)) if line else None
 
     def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        with process:  # closes the pipes and waits
-            pass
+        self._process = None
+        if self._kill is not None:
+            self._kill()
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    with contextlib.suppress(BrokenPipeError), process:  # closes the pipes and waits
+        pass
