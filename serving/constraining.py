@@ -9,7 +9,6 @@ A step without constrained requests has nothing to do with this.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 
@@ -23,7 +22,6 @@ def constrain(
     launched: LaunchedStep,
     runner: Runner,
     grammars: GrammarCompiler,
-    is_live: Callable[[Sequence], bool],
 ) -> tuple[LaunchedStep, Emitted]:
     """Have the device choose again for the constrained requests of a step.
 
@@ -36,7 +34,7 @@ def constrain(
     for row, sequence in enumerate(launched.decodes):
         matcher = sequence.matcher
         # One that ended in the step before gets a token all the same, which nobody wants.
-        if matcher is not None and is_live(sequence) and not matcher.inner.is_stopped():
+        if matcher is not None and not sequence.is_finished:
             rows[row] = (sequence, matcher)
     if not rows or launched.decoded is None:
         return launched, []

@@ -132,9 +132,7 @@ class EngineCore:
         finished, self._in_flight = self._in_flight, self._launcher.launch(plan)
         gained = [] if finished is None else self._collector.collect(finished)
         if self._in_flight is not None and self.grammars is not None:
-            self._in_flight, failed = constrain(
-                self._in_flight, self.runner, self.grammars, self._requests.is_live
-            )
+            self._in_flight, failed = constrain(self._in_flight, self.runner, self.grammars)
             gained += failed
         with self.changed:
             self._steps += 1

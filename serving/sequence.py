@@ -27,6 +27,7 @@ class Sequence:
         stop_ids: The token ids that end it.
         generated: The tokens that were generated.
         deadline: When it ends at the latest, on the clock of `time.monotonic`; None for never.
+        is_finished: Whether its last delta was made.
         matcher: Follows the generated tokens through the request's grammar; None without one.
     """
 
@@ -46,6 +47,7 @@ class Sequence:
         self.stop_ids = frozenset(stops if params.ignore_eos else stops.union(eos_ids))
         self.generated: list[int] = []
         self.deadline = deadline
+        self.is_finished = False
         self.matcher = None if request.constraint is None else request.constraint.matcher()
         self._tokenizer = tokenizer
         self._matcher = StopMatcher(params.stop)
@@ -144,6 +146,7 @@ class Sequence:
                 prompt_logprobs = (first, *self._prompt_logprobs)
         usage = None
         if reason is not None:
+            self.is_finished = True
             usage = Usage(
                 prompt_tokens=len(self.request.prompt_token_ids),
                 completion_tokens=len(self.generated),
