@@ -28,8 +28,9 @@ CACHED_GRAMMARS = 128
 COMPILE_TIMEOUT_S = 2.0
 """Seconds that a grammar may take to compile."""
 
-# A model that has lost its way must not fill the context with spaces; twelve indent four levels.
-_WHITESPACE = r"[ \n\r\t]{1,12}"
+# Between the parts of JSON: a space, or a line's end and an indent. A model that has lost its way
+# must not fill the context with them.
+_WHITESPACE = r"( |\r?\n[ \t]{0,12})"
 _LIMITS: Mapping[str, int | bool] = {
     "initial_lexer_fuel": 500_000,
     "step_lexer_fuel": 100_000,
