@@ -12,8 +12,10 @@ from model.tokenizer import Tokenizer
 from serving.admission import check_request
 from serving.collecting import Collector
 from serving.config import EngineConfig
+from serving.constraining import constrain
 from serving.engine_stats import EngineStats
-from serving.errors import InvariantError
+from serving.errors import InvariantError, RequestError
+from serving.grammar import GrammarCompiler
 from serving.in_progress import RequestsInProgress
 from serving.launching import LaunchedStep, Launcher
 from serving.limits import SchedulerLimits
@@ -38,6 +40,10 @@ class EngineCore:
         self.tokenizer = tokenizer
         self.changed = threading.Condition()
         """Held while the books change; notified when there is something new to do."""
+        self.grammars: GrammarCompiler | None = None
+        """Compiles constraints; None without a tokenizer."""
+        if tokenizer is not None and tokenizer.eos_ids:
+            self.grammars = GrammarCompiler(tokenizer, runner.model.vocab_size)
         self._config = config
         self._scheduler = Scheduler(
             _limits(config, runner),
@@ -55,6 +61,8 @@ class EngineCore:
     def make_ready(self) -> None:
         """Prepare the runner; how prompts may be cut and shared depends on what it finds."""
         self.runner.make_ready()
+        if self.grammars is not None:
+            self.grammars.make_ready()
         self._scheduler.limits = _limits(self._config, self.runner)
         self._speculator.times = self._step_times()
 
@@ -81,6 +89,11 @@ class EngineCore:
             max_model_len=self.runner.max_model_len,
             has_tokenizer=self.tokenizer is not None,
         )
+        if request.constraint is not None and request.constraint.compiler is not self.grammars:
+            raise RequestError(
+                "constraint was compiled by another engine, for another vocabulary",
+                param="constraint",
+            )
         deadline = None
         if request.deadline_s is not None:
             deadline = time.monotonic() + request.deadline_s
@@ -132,9 +145,12 @@ class EngineCore:
         launched = self._launcher.launch(plan)
         if self._in_flight is not None:
             gained += self._read("pipelined")
-        self._in_flight = launched
         if launched is None:
             self._stepping = None
+        elif self.grammars is not None:
+            launched, failed = constrain(launched, self.runner, self.grammars)
+            gained += self._end(failed)
+        self._in_flight = launched
         with self.changed:
             self._steps += 1
             if not self._requests:
@@ -217,17 +233,23 @@ class EngineCore:
         gained = self._collector.collect(finished)
         generated = self._collector.generated_total - generated
         now = time.perf_counter()
+        self._end(gained)
         with self.changed:
-            for sequence, delta in gained:
-                if delta.finish_reason is not None:
-                    self._requests.forget(sequence)
-                    self._release(sequence)
             # It was launched while the device still had the step before.
             elapsed = now - max(finished.started, self._last_read)
             self._scheduler.throughput.record(finished.prompt_tokens + generated, elapsed)
         if self._stepping == stepping and not finished.chunks:
             self._speculator.record(finished.rows, stepping, now - self._last_read)
         self._last_read, self._stepping = now, stepping
+        return gained
+
+    def _end(self, gained: Emitted) -> Emitted:
+        """Let go of the requests that ended with what they gained, which is returned."""
+        with self.changed:
+            for sequence, delta in gained:
+                if delta.finish_reason is not None:
+                    self._requests.forget(sequence)
+                    self._release(sequence)
         return gained
 
     def _step_times(self) -> StepTimes | None:

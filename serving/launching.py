@@ -7,7 +7,7 @@ import time
 
 from serving.in_progress import RequestsInProgress
 from serving.programs import ON_DEVICE, DecodeRow
-from serving.runner import Runner
+from serving.runner import Decoded, Runner
 from serving.sampler import Logprobs, Sampled
 from serving.sequence import Sequence
 from serving.step_plan import Admission, DecodeToken, PromptChunk, StepPlan
@@ -22,6 +22,7 @@ class LaunchedStep:
         decodes: The requests of the decode step's rows, in order, and their drafts: a request has
             a row, and one for each token of its draft.
         sampled: What that step gives; None without one.
+        decoded: The same with what a choice among fewer tokens needs.
         prompt_tokens: Tokens of the chunks.
         rows: Rows of the decode step.
         started: When it was launched, on the clock of `time.perf_counter`.
@@ -30,6 +31,7 @@ class LaunchedStep:
     chunks: list[tuple[PromptChunk, Sequence, Logprobs]]
     decodes: list[tuple[Sequence, tuple[int, ...]]]
     sampled: Sampled | None
+    decoded: Decoded | None
     prompt_tokens: int
     rows: int
     started: float
@@ -67,10 +69,12 @@ class Launcher:
         rows = [row for decode in plan.decodes for row in self._rows(decode)]
         if not chunks and not rows:
             return None
+        decoded = self._runner.decode(rows) if rows else None
         return LaunchedStep(
             chunks=chunks,
             decodes=[(self._requests[each.request_id], each.draft) for each in plan.decodes],
-            sampled=self._runner.decode(rows) if rows else None,
+            sampled=None if decoded is None else decoded.sampled,
+            decoded=decoded,
             prompt_tokens=sum(chunk.length for chunk in plan.chunks),
             rows=len(rows),
             started=started,
@@ -92,6 +96,7 @@ class Launcher:
             prompt=sequence.request.prompt_token_ids,
             generated=sequence.generated,
             stops=sequence.stop_ids,
+            is_constrained=sequence.matcher is not None,
         )
 
     def _launch_chunk(self, chunk: PromptChunk) -> tuple[PromptChunk, Sequence, Logprobs]:

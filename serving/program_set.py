@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from concurrent.futures import Future
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +14,11 @@ import jax.numpy as jnp
 from serving.buckets import Buckets
 from serving.compilation import Compiler, Executable
 from serving.language_model import LanguageModel
-from serving.programs import DECODE_FIELDS, decode, prefill, remember
+from serving.programs import DECODE_FIELDS, constrain, decode, prefill, remember
+from serving.sampler import Sampled, no_logprobs
 from serving.sampling_state import SettingsTable, TokenMemory
+
+_Shape = TypeVar("_Shape")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,11 +28,13 @@ class ProgramSet:
     Attributes:
         prefill: By (chunk length, cache positions read).
         decode: By (rows, cache positions read).
+        constrain: By rows.
         remember: Starts a slot's token memory.
     """
 
     prefill: Mapping[tuple[int, int], Executable]
     decode: Mapping[tuple[int, int], Executable]
+    constrain: Mapping[int, Executable]
     remember: Executable
 
     @classmethod
@@ -55,10 +61,15 @@ class ProgramSet:
             for rows in buckets.batches
             for keys in buckets.decode_keys
         }
+        constrains = {
+            rows: compiler.submit(shapes.lower_constrain(rows), same_rounding=True)
+            for rows in buckets.batches
+        }
         remembering = compiler.submit(shapes.lower_remember())
         return cls(
             prefill=_results(prefills),
             decode=_results(decodes),
+            constrain=_results(constrains),
             remember=remembering.result(),
         )
 
@@ -99,6 +110,24 @@ class _Shapes:
             _ints(rows, keys // self._page_size),
         )
 
+    def lower_constrain(self, rows: int) -> jax.stages.Lowered:
+        vocab_size = self._model.vocab_size
+        sampled = jax.eval_shape(
+            lambda: Sampled(
+                tokens=jnp.zeros(rows, jnp.int32), logprobs=no_logprobs(rows, vocab_size)
+            )
+        )
+        return jax.jit(constrain, donate_argnums=(2, 3)).lower(
+            sampled,
+            jax.ShapeDtypeStruct((rows, vocab_size), jnp.float32),
+            self._memory,
+            self._newest,
+            self._settings,
+            _ints(len(DECODE_FIELDS), rows),
+            _ints(rows, -(-vocab_size // 32)),
+            jax.ShapeDtypeStruct((rows,), jnp.bool_),
+        )
+
     def lower_remember(self) -> jax.stages.Lowered:
         row = jax.tree.map(
             lambda field: jax.ShapeDtypeStruct(field.shape[1:], field.dtype), self._memory
@@ -106,9 +135,7 @@ class _Shapes:
         return jax.jit(remember, donate_argnums=(0,)).lower(self._memory, _scalar(jnp.int32), row)
 
 
-def _results(
-    futures: Mapping[tuple[int, int], Future[Executable]],
-) -> dict[tuple[int, int], Executable]:
+def _results(futures: Mapping[_Shape, Future[Executable]]) -> dict[_Shape, Executable]:
     return {shape: future.result() for shape, future in futures.items()}
 
 

@@ -42,9 +42,10 @@ _NEVER = sys.maxsize
 def can_speculate(sequence: Sequence) -> bool:
     """Whether a request's tokens can be sampled ahead of each other and still be the same.
 
-    Penalties count every token before the next is sampled, so such requests go one by one.
+    Penalties count every token before the next is sampled, and a grammar has to know it, so such
+    requests go one by one.
     """
-    return not is_adjusted(sequence.request.params)
+    return sequence.matcher is None and not is_adjusted(sequence.request.params)
 
 
 @dataclasses.dataclass(slots=True)
