@@ -292,11 +292,9 @@ class Runner:
             for shape in self._programs.decode
         }
         self._decode_shapes, self.is_batch_invariant = kept_shapes(results)
-        is_wanted = self._config.speculate == "auto" and self.is_batch_invariant
-        if is_wanted and are_drafts_exact(self._sampled, token_ids, self.buckets):
-            self.open_slot(0, SamplingParams(), seed=1, prompt=(0,), stops=frozenset())
-            self.step_times = measure_steps(self._sampled, self.buckets)
         self.is_batch_invariant &= self._probe_constrained(token_ids[positions[0]], results)
+        if self._config.speculate == "auto" and self.is_batch_invariant:
+            self._probe_drafts(token_ids)
         self.close_slot(0)
         dropped = len(results) - len(self._decode_shapes)
         if dropped:
@@ -364,7 +362,15 @@ class Runner:
             )
             found = _probe_result(reference.position, again).rows
             is_same &= shape not in self._decode_shapes or found == (reference.rows[0],) * rows
+        self._constrained.clear(0)
         return is_same
+
+    def _probe_drafts(self, token_ids: list[int]) -> None:
+        """Find out what steps with drafts take, if such steps give the same tokens."""
+        self.open_slot(0, _PROBE, seed=1, prompt=(0,), stops=frozenset())
+        if are_drafts_exact(self._sampled, token_ids, self.buckets):
+            self.open_slot(0, SamplingParams(), seed=1, prompt=(0,), stops=frozenset())
+            self.step_times = measure_steps(self._sampled, self.buckets)
 
 
 def _probe_result(position: int, sampled: Sampled) -> ProbeResult:
