@@ -31,10 +31,11 @@ A decode step over pages, with the pools donated to the jitted function around i
 
 from model.kernels.matmul import bf16_matmul, int8_matmul, pack_bf16, pack_int8
 from model.kernels.native import ISAS, KernelStatus, is_available, status
-from model.kernels.paged import paged_attention, write_pages
+from model.kernels.paged import POOL_SCALE_BYTES, paged_attention, write_pages
 
 __all__ = [
     "ISAS",
+    "POOL_SCALE_BYTES",
     "KernelStatus",
     "bf16_matmul",
     "int8_matmul",

@@ -104,8 +104,9 @@ class Attention {
     static thread_local Scratch scratch;
     const int64_t lanes = kernel_.lanes;
     const int64_t head_dim = pools_.head_dim;
+    const bool is_widened = pools_.format != PoolFormat::kFloat32;
     float* query = scratch.reserve<float>((head_dim + 1 + kTileKeys) * lanes +
-                                          (pools_.is_bf16 ? 2 * kTileKeys * head_dim : 0));
+                                          (is_widened ? 2 * kTileKeys * head_dim : 0));
     auto* limits = reinterpret_cast<int32_t*>(query + head_dim * lanes);
     float* scores = query + (head_dim + 1) * lanes;
     int32_t least = static_cast<int32_t>(item.keys) - 1;

@@ -15,17 +15,19 @@
 
 #include "cpu.h"
 #include "parallel.h"
+#include "pool_format.h"
 
 namespace talipot {
 
 constexpr int kTileKeys = 32;
 constexpr int64_t kSegmentKeys = 512;
 
-// Pools of pages, [num_pages, page_size, kv_heads, head_dim], for keys and for values.
+// Pools of pages, [num_pages, page_size, kv_heads, head_dim] as the format keeps them, for keys and
+// for values.
 struct Pools {
   const void* keys;
   const void* values;
-  bool is_bf16;  // else float32
+  PoolFormat format;
   int64_t num_pages;
   int64_t page_size;
   int64_t kv_heads;
@@ -48,7 +50,7 @@ struct QueryBlock {
   int64_t kv_head;
   const Pools* pools;
   float* scores;   // scratch, [kTileKeys][lanes]
-  float* widened;  // scratch, [2][kTileKeys][head_dim]; for bfloat16
+  float* widened;  // scratch, [2][kTileKeys][head_dim]; not for float32
 };
 
 // An unfinished softmax: exp2(score - largest) summed, and summed times the values.

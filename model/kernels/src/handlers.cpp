@@ -73,7 +73,10 @@ ffi::Error bf16_matmul(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x,
                     weights.dimensions()[1], nullptr, y);
 }
 
-bool is_bf16(const ffi::AnyBuffer& buffer) { return buffer.element_type() == ffi::BF16; }
+PoolFormat pool_format(const ffi::AnyBuffer& buffer) {
+  if (buffer.element_type() == ffi::S8) return PoolFormat::kInt8;
+  return buffer.element_type() == ffi::BF16 ? PoolFormat::kBf16 : PoolFormat::kFloat32;
+}
 
 ffi::Error attend(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> query, ffi::AnyBuffer keys,
                   ffi::AnyBuffer values, ffi::Buffer<ffi::S32> table, ffi::Buffer<ffi::S32> start,
@@ -81,8 +84,8 @@ ffi::Error attend(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> query, ffi::AnyBuf
   const auto in = query.dimensions();
   const auto pages = keys.dimensions();
   const AttentionShape shape{in[0], in[1], in[2], table.dimensions()[1]};
-  const Pools pools{keys.untyped_data(), values.untyped_data(), is_bf16(keys), pages[0],
-                    pages[1],            pages[2],              pages[3]};
+  const Pools pools{keys.untyped_data(), values.untyped_data(), pool_format(keys), pages[0],
+                    pages[1],            pages[2],              in[3]};
   return guarded([&] {
     XlaWorkers workers(std::move(pool));
     paged_attention(shape, pools, query.typed_data(), table.typed_data(), start.typed_data(),
@@ -103,8 +106,8 @@ ffi::Error write(ffi::ThreadPool pool, ffi::AnyBuffer keys, ffi::AnyBuffer value
                  ffi::Result<ffi::AnyBuffer> keys_out, ffi::Result<ffi::AnyBuffer> values_out) {
   const auto in = new_keys.dimensions();
   const auto pages = keys.dimensions();
-  const NewTokens shape{in[0], in[1], in[2] * in[3], table.dimensions()[1]};
-  const PageLayout layout{pages[0], pages[1], is_bf16(keys)};
+  const NewTokens shape{in[0], in[1], in[2], in[3], table.dimensions()[1]};
+  const PageLayout layout{pages[0], pages[1], pool_format(keys)};
   carry_over(keys, *keys_out);
   carry_over(values, *values_out);
   return guarded([&] {
