@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from model.config import PaLMConfig
 
 KeyValues: TypeAlias = tuple[jax.Array, jax.Array]
-"""Keys and values of a layer, each [pages, page_size, K, H], or int8[pages, page_size, K, H + 4]."""
+"""Keys and values of a layer, each [pages, page_size, K, H]; in int8, [pages, page_size, K, H + 4].
+"""
 
 KVCache: TypeAlias = list[KeyValues]
 """One pair for each layer; donate it, so that it is updated in place."""

@@ -42,8 +42,8 @@ def paged_attention(
 
     Args:
         query: float32[B, T, N, H], already scaled.
-        key_pages: float32 or bfloat16[num_pages, page_size, K, H], or int8[…, H + 4]; N is a multiple
-            of K.
+        key_pages: float32 or bfloat16[num_pages, page_size, K, H], or int8[…, H + 4]; N is a
+            multiple of K.
         value_pages: Like `key_pages`.
         table: int32[B, pages].
         start: int32[B].
@@ -91,9 +91,9 @@ def write_pages(
     pool, is not stored. Two rows must not name the same slot.
 
     Donate the pools to the jitted function that calls this, and they are updated in place; without
-    that XLA copies them first. bfloat16 pools take values rounded to nearest, ties to even. int8 pools
-    take a head's q = round(x · (127 / absmax)), ties to even, and absmax / 127; a head with an
-    infinity or a NaN becomes NaN throughout.
+    that XLA copies them first. bfloat16 pools take values rounded to nearest, ties to even. int8
+    pools take a head's q = round(x · (127 / absmax)), ties to even, and absmax / 127; a head with
+    an infinity or a NaN becomes NaN throughout.
 
     Args:
         key_pages: float32 or bfloat16[num_pages, page_size, K, H], or int8[…, H + 4].

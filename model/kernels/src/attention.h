@@ -39,6 +39,8 @@ struct AttentionShape {
   int64_t tokens;       // T, of a row
   int64_t heads;        // N
   int64_t table_width;  // pages in a row of the table
+  int64_t query_stride;  // floats from a token's queries to the next token's
+  int64_t y_stride;      // the same of y
 };
 
 // Query rows that share a key/value head, in as many lanes as the kernel has.
@@ -78,7 +80,7 @@ const AttentionKernel& attention_kernel_avx2(int64_t rows);
 const AttentionKernel& attention_kernel_avx512(int64_t rows);
 #endif
 
-// query and y are [batch, tokens, heads, head_dim]; table is [batch, table_width]; token t of row b
+// query and y are [batch, tokens, heads, head_dim], a token's part without gaps; table is [batch, table_width]; token t of row b
 // stands at start[b] + t. A row sees the positions up to its own, and none from its first page that
 // the table does not have; a row that sees nothing is 0.
 void paged_attention(const AttentionShape& shape, const Pools& pools, const float* query,

@@ -54,24 +54,28 @@ void store(const NewTokens& shape, PoolFormat format, const float* from, int64_t
 
 }  // namespace
 
+void write_token(const NewTokens& shape, const PageLayout& layout, const float* values,
+                 int64_t token, const int32_t* table, const int32_t* start, void* pool) {
+  const int64_t row = token / shape.tokens;
+  const int64_t position = start[row] + token % shape.tokens;
+  const int64_t index = position / layout.page_size;
+  if (position < 0 || index >= shape.table_width) return;
+  const int64_t page = table[row * shape.table_width + index];
+  if (page < 0 || page >= layout.num_pages) return;
+  const int64_t slot = page * layout.page_size + position % layout.page_size;
+  store(shape, layout.format, values, slot, pool);
+}
+
 void write_pages(const NewTokens& shape, const PageLayout& layout, const float* values,
                  const int32_t* table, const int32_t* start, void* pool, Workers& workers) {
   const int64_t width = shape.kv_heads * shape.head_dim;
-  const auto write = [&](int64_t token) {
-    const int64_t row = token / shape.tokens;
-    const int64_t position = start[row] + token % shape.tokens;
-    const int64_t index = position / layout.page_size;
-    if (position < 0 || index >= shape.table_width) return;
-    const int64_t page = table[row * shape.table_width + index];
-    if (page < 0 || page >= layout.num_pages) return;
-    const int64_t slot = page * layout.page_size + position % layout.page_size;
-    store(shape, layout.format, values + token * width, slot, pool);
-  };
   const int64_t tokens = shape.batch * shape.tokens;
   const int64_t per_task = std::max<int64_t>(kFloatsPerTask / std::max<int64_t>(width, 1), 1);
   parallel_for(workers, (tokens + per_task - 1) / per_task, [&](int64_t task) {
     const int64_t end = std::min(tokens, (task + 1) * per_task);
-    for (int64_t token = task * per_task; token < end; ++token) write(token);
+    for (int64_t token = task * per_task; token < end; ++token) {
+      write_token(shape, layout, values + token * width, token, table, start, pool);
+    }
   });
 }
 

@@ -22,6 +22,10 @@ struct PageLayout {
   PoolFormat format;
 };
 
+// Token `token` of all the rows' tokens, from [kv_heads, head_dim]; as `write_pages` for one.
+void write_token(const NewTokens& shape, const PageLayout& layout, const float* values,
+                 int64_t token, const int32_t* table, const int32_t* start, void* pool);
+
 // Token t of row b goes to position start[b] + t; one whose page the table does not have goes
 // nowhere. values is [batch, tokens, kv_heads, head_dim]. An int8 head is q = round(x * (127 /
 // absmax)), as int8.h has it for a row: with an infinity or a NaN in it, all of it becomes NaN.
