@@ -189,6 +189,8 @@ struct Lanes {
     const float* weights = block.scores;
     for (int key = 0; key < count; ++key) {
       const float* row = values[key] + dim;
+      // One register and displacements: the compiler would keep an index for each of the dims.
+      asm("" : "+r"(row));
       Value weight[kVectors];
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) weight[v] = V::load(weights + v * V::kLanes);
