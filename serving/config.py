@@ -12,6 +12,7 @@ from model.errors import ConfigError
 Dtype: TypeAlias = Literal["float32", "bfloat16"]
 Quantize: TypeAlias = Literal["auto", "none", "int8"]
 Speculate: TypeAlias = Literal["auto", "off"]
+KVDtype: TypeAlias = Literal["auto", "float32", "bfloat16", "int8"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,9 @@ class EngineConfig:
             with their number. 0 hands over every step.
         max_queued_requests: Requests that may wait for a slot; more are refused.
         max_queued_tokens: Tokens (prompt and max_tokens) that may wait; more are refused.
-        dtype: Type of weights and cache: float32 or bfloat16.
+        dtype: Type of weights: float32 or bfloat16.
+        kv_dtype: Type of the key/value cache: auto is that of the weights; int8 has a scale for
+            each token's head and takes about a quarter of float32's memory.
         quantize: int8 multiplies 8-bit weights with 8-bit activations (W8A8), on CPUs; auto does so
             wherever the CPU kernels can, none nowhere.
         compilation_cache_dir: Where compiled programs are kept from one start to the next;
@@ -59,7 +62,7 @@ class EngineConfig:
     kv_pages: int | None = None
     use_prefix_cache: bool = True
     max_model_len: int | None = None
-    prefill_buckets: tuple[int, ...] = (16, 64, 256)
+    prefill_buckets: tuple[int, ...] = (16, 64, 128, 256)
     smallest_key_bucket: int = 256
     token_budget: int = 512
     mixed_prefill_tokens: int = 64
@@ -70,6 +73,7 @@ class EngineConfig:
     max_queued_requests: int = 256
     max_queued_tokens: int = 524_288
     dtype: Dtype = "float32"
+    kv_dtype: KVDtype = "auto"
     quantize: Quantize = "auto"
     compilation_cache_dir: Path | None = None
     use_compilation_cache: bool = True
@@ -96,6 +100,8 @@ class EngineConfig:
         self._check_pages()
         if self.dtype not in ("float32", "bfloat16"):
             raise ConfigError(f"dtype={self.dtype!r} must be float32 or bfloat16")
+        if self.kv_dtype not in get_args(KVDtype):
+            raise ConfigError(f"kv_dtype={self.kv_dtype!r} must be one of {get_args(KVDtype)}")
         if self.quantize not in get_args(Quantize):
             raise ConfigError(f"quantize={self.quantize!r} must be one of {get_args(Quantize)}")
         if self.speculate not in get_args(Speculate):
@@ -152,6 +158,11 @@ class EngineConfig:
                 f"{length} tokens, or a long request could never wait"
             )
         return length
+
+    @property
+    def cache_dtype(self) -> str:
+        """The key/value cache's type, with `auto` resolved."""
+        return self.dtype if self.kv_dtype == "auto" else self.kv_dtype
 
     @property
     def cache_dir(self) -> Path | None:

@@ -117,14 +117,14 @@ class Runner:
                 self.buckets,
                 slots=slots,
                 num_pages=self.num_pages,
-                dtype=self._config.dtype,
+                dtype=self._config.cache_dtype,
                 compiler=compiler,
             )
         finally:
             compiler.close()
             self.compilations = compiler.compiled
         self._cache = self.model.init_cache(
-            self.num_pages, self.buckets.page_size, self._config.dtype
+            self.num_pages, self.buckets.page_size, self._config.cache_dtype
         )
         self._newest = jnp.zeros(slots, jnp.int32)
         self._memory = TokenMemory.empty(slots, self.model.vocab_size)

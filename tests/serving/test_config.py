@@ -71,7 +71,7 @@ def test_cache_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_default_buckets() -> None:
     buckets = Buckets.of(EngineConfig(), 2048)
     assert dataclasses.asdict(buckets) == {
-        "chunks": (16, 64, 256),
+        "chunks": (16, 64, 128, 256),
         "chunk_keys": (512, 2048),
         "batches": (2, 4, 8, 16, 32),  # the last for drafts
         "decode_keys": (256, 512, 1024, 2048),
