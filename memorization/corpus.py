@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import hashlib
 import io
 import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeAlias, cast
 
 from memorization.errors import CorpusError
 
@@ -22,6 +23,7 @@ _JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".jsonl.zst")
 _PARQUET_SUFFIX = ".parquet"
 _TEXT_SUFFIXES = (".txt", ".md", ".text")
 _PARQUET_ROWS = 256
+_SAMPLE_BYTES = 1 << 16
 
 MAX_DOCUMENT_BYTES = 1 << 30
 """Longest line or text file that is read, in bytes: longer is no document but a mistake."""
@@ -220,3 +222,25 @@ def _read_text(path: Path) -> Iterator[Document]:
     except UnicodeDecodeError as error:
         raise CorpusError(f"{path}: byte {error.start} is not UTF-8: {error.reason}") from None
     yield Document(id=str(path), title=path.stem, source=path.name, text=text)
+
+
+Sample: TypeAlias = tuple[str, int, str]
+"""What a corpus file is recognised by: name, bytes, and a hash of its ends."""
+
+
+def sample_file(path: Path) -> Sample:
+    """Recognise a corpus file without reading it all.
+
+    Raises:
+        CorpusError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, io.SEEK_END)
+            file.seek(0)
+            ends = file.read(_SAMPLE_BYTES)
+            file.seek(max(0, size - _SAMPLE_BYTES))
+            ends += file.read(_SAMPLE_BYTES)
+    except OSError as error:
+        raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
+    return path.name, size, hashlib.sha256(ends).hexdigest()

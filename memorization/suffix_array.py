@@ -129,7 +129,7 @@ class SuffixArray:
         last = len(self._suffixes) - 1
         before = self._common(words, starts, np.maximum(above - 1, 0))
         after = self._common(words, starts, np.minimum(above, last))
-        lengths: Int64 = np.maximum(before, after)
+        lengths: Int64 = np.maximum(before, after).astype(np.int64)
         return lengths
 
     def ranges(self, query: Stored, starts: Int64, lengths: Int64) -> tuple[Int64, Int64]:
@@ -208,6 +208,7 @@ class SuffixArray:
         """Tokens before the first that differs, at most a word's."""
         bits = 8 * self._width
         count = np.zeros(len(difference), np.int64)
-        for token in range(1, self._per_word + 1):
-            count += difference < np.uint64(1 << (64 - bits * token)) if token * bits < 64 else 0
-        return count + (difference == 0)
+        for token in range(1, self._per_word):
+            count += difference < np.uint64(1 << (64 - bits * token))
+        count += difference == 0
+        return count
