@@ -108,41 +108,48 @@ def _open(path: Path) -> IO[bytes]:
         case ".xz":
             return lzma.open(path, "rb")
         case ".zst":
-            return _open_zstandard(path)
+            return io.BufferedReader(_ZstandardStream(path), _SAMPLE_BYTES)
         case _:
             return path.open("rb")
 
 
-def _open_zstandard(path: Path) -> IO[bytes]:
-    import zstandard
-
-    try:
-        reader = zstandard.open(path, "rb")
-        return io.BufferedReader(_ZstandardStream(reader))
-    except zstandard.ZstdError as error:
-        raise CorpusError(f"{path} cannot be read: {error}") from error
-
-
 class _ZstandardStream(io.RawIOBase):
-    """A zstandard reader whose errors are `OSError`, as those of the other decompressors are."""
+    """Decompresses zstandard frames, and raises OSError where they are damaged or cut off."""
 
-    def __init__(self, reader: Any) -> None:
-        self._reader = reader
+    def __init__(self, path: Path) -> None:
+        from zstandard import ZstdDecompressor, ZstdError
+
+        self._file = path.open("rb")
+        self._start = ZstdDecompressor().decompressobj
+        self._frame = self._start()
+        self._is_inside = False
+        self._error = ZstdError
+        self._ready = b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        import zstandard
-
-        try:
-            found: int = self._reader.readinto(buffer)
-        except zstandard.ZstdError as error:
-            raise OSError(str(error)) from error
-        return found
+        while not self._ready:
+            packed = self._frame.unused_data or self._file.read(_SAMPLE_BYTES)
+            if not packed:
+                if self._is_inside:
+                    raise OSError("the compressed file ends in the middle")
+                return 0
+            if self._frame.eof:
+                self._frame = self._start()
+            try:
+                self._ready = self._frame.decompress(packed)
+            except self._error as error:
+                raise OSError(str(error)) from error
+            self._is_inside = not self._frame.eof
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
 
     def close(self) -> None:
-        self._reader.close()
+        self._file.close()
         super().close()
 
 

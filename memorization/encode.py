@@ -8,6 +8,7 @@ of a word: a text's tokens are those of its words, and each different word is en
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias
@@ -15,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 
 from memorization.corpus import Document
-from memorization.suffix_array import Stored, store_tokens, stored_dtype
+from memorization.suffix_array import ID_SHIFT, Stored, require_ids, store_tokens, stored_dtype
 from memorization.tokenizer import IndexTokenizer
 
 Encoded: TypeAlias = tuple[Document, Stored]
@@ -52,6 +53,7 @@ class WordEncoder(dict[str, bytes]):
         self._tokenizer = tokenizer
         self._vocab_size = tokenizer.vocab_size
         self._dtype = stored_dtype(self._vocab_size)
+        self._code = "H" if self._dtype.itemsize == 2 else "I"
 
     def __call__(self, text: str) -> Stored:
         """Stored tokens of a text."""
@@ -68,7 +70,11 @@ class WordEncoder(dict[str, bytes]):
         return tokens
 
     def _encode(self, text: str) -> bytes:
-        return store_tokens(self._tokenizer.encode(text), self._vocab_size).tobytes()
+        # What `store_tokens` does, in a tenth of its time for a word.
+        ids = self._tokenizer.encode(text)
+        if not all(0 <= token < self._vocab_size for token in ids):
+            require_ids(ids, self._vocab_size)
+        return struct.pack(f">{len(ids)}{self._code}", *(token + ID_SHIFT for token in ids))
 
 
 class TextEncoder:

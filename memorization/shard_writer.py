@@ -105,7 +105,7 @@ class ShardWriter:
         self._write(NAME_ENDS, np.int64(counts.name_bytes).tobytes())
         self._write(STARTS, np.int64(counts.tokens).tobytes())
         if self._parameters.exact:
-            self._write(TOKENS, stored.tobytes())
+            self._write(TOKENS, stored.astype(self._dtype).tobytes())
             self._write(TOKENS, np.array(SEPARATOR, self._dtype).tobytes())
         if self._signer is not None:
             self._append_windows(document.text, self._signer)
