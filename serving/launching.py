@@ -6,8 +6,8 @@ import dataclasses
 import time
 
 from serving.in_progress import RequestsInProgress
-from serving.programs import ON_DEVICE
-from serving.runner import DecodeRow, Runner
+from serving.programs import ON_DEVICE, DecodeRow
+from serving.runner import Runner
 from serving.sampler import Logprobs, Sampled
 from serving.sequence import Sequence
 from serving.step_plan import Admission, DecodeToken, PromptChunk, StepPlan
@@ -37,7 +37,7 @@ class LaunchedStep:
     @property
     def has_drafts(self) -> bool:
         """Whether the next step can only be planned when this one is read."""
-        return any(draft for _, draft in self.decodes)
+        return self.rows > len(self.decodes)
 
 
 class Launcher:

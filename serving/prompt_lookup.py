@@ -58,6 +58,11 @@ class PromptLookup:
         self._next = guess + 1 if held else self._find()
         return held
 
+    def skip(self, tokens: Sequence[int]) -> None:
+        """Take tokens without looking: they are no source of guesses but by being followed on."""
+        self._tokens.extend(tokens)
+        self._next = None
+
     def draft(self, count: int) -> tuple[int, ...]:
         """The next `count` tokens, if the text goes on as its source does; () without one.
 

@@ -6,7 +6,6 @@ Knows slots and positions, nothing of requests. Used by one thread at a time.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -20,30 +19,17 @@ from model.kv_cache import SCRATCH_PAGE
 from serving.buckets import Buckets, round_up
 from serving.compilation import Compiler, keep_programs_in
 from serving.config import EngineConfig
+from serving.draft_probe import are_drafts_exact, measure_steps
 from serving.invariance import ProbeResult, kept_shapes, probe_positions
 from serving.language_model import LanguageModel
 from serving.program_set import ProgramSet
-from serving.programs import DECODE_FIELDS
+from serving.programs import DECODE_FIELDS, DecodeRow
 from serving.request import SamplingParams
 from serving.sampler import Logprobs, Sampled
 from serving.sampling_state import SettingsTable, TokenMemory, is_adjusted, memory_row
-from serving.step_times import StepTimes, measure
+from serving.step_times import StepTimes
 
 logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class DecodeRow:
-    """A row of a decode step: feed `token`, which stands at `position` in `slot`'s sequence.
-
-    `token` may be `serving.programs.ON_DEVICE`; `generated` counts the tokens that the request has
-    generated so far.
-    """
-
-    token: int
-    slot: int
-    position: int
-    generated: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -253,9 +239,10 @@ class Runner:
             for shape in self._programs.decode
         }
         self._decode_shapes, self.is_batch_invariant = kept_shapes(results)
-        if self._config.speculate == "auto" and self._probe_draft(token_ids):
+        is_wanted = self._config.speculate == "auto" and self.is_batch_invariant
+        if is_wanted and are_drafts_exact(self.decode, token_ids, self.buckets):
             self.open_slot(0, SamplingParams(), seed=1, prompt=(0,), stops=frozenset())
-            self.step_times = self._measure_steps()
+            self.step_times = measure_steps(self.decode, self.buckets)
         self.close_slot(0)
         dropped = len(results) - len(self._decode_shapes)
         if dropped:
@@ -286,37 +273,6 @@ class Runner:
             self._launch((self.buckets.batches[0], self.buckets.decode_keys[0]), [row])
         return is_same and self._cached_bits(len(prompt)) == expected
 
-    def _probe_draft(self, token_ids: list[int]) -> bool:
-        """Whether successive tokens of a slot give the same bits in one step as in many."""
-        start = self.buckets.page_size - 1
-        # Not the tokens that the cache holds there, lest one be read before it is written.
-        rows = [
-            DecodeRow((token_ids[at] + 1) % self.model.vocab_size, 0, at, at)
-            for at in range(start, start + self.buckets.batches[-1])
-            if at < len(token_ids)
-        ]
-        together = self.decode(rows)
-        is_same = self.is_batch_invariant
-        for index, row in enumerate(rows):
-            alone = self.decode([row])
-            for one, all_rows in zip(
-                jax.tree.leaves(alone), jax.tree.leaves(together), strict=True
-            ):
-                is_same &= np.asarray(one)[0].tobytes() == np.asarray(all_rows)[index].tobytes()
-        if not is_same:
-            logger.warning("tokens of one request round differently in one step: no speculation")
-        return is_same
-
-    def _measure_steps(self) -> StepTimes:
-        pipelined, synchronous = {}, {}
-        position = min(self.buckets.decode_keys[0], self.max_model_len) - 1
-        for size in self.buckets.batches:
-            rows = [DecodeRow(0, 0, position, 1)] * size
-            pipelined[size], synchronous[size] = measure(
-                functools.partial(self.decode, rows), _read_tokens
-            )
-        return StepTimes(pipelined=pipelined, synchronous=synchronous)
-
     def _cached_bits(self, tokens: int) -> list[bytes]:
         """For each of the first tokens of slot 0, the bits of all that the cache holds of it."""
         pages = self._pages[0, : -(-tokens // self.buckets.page_size)]
@@ -339,7 +295,3 @@ class Runner:
         logprobs = np.asarray(sampled.logprobs.top)
         rows = tuple((token, bits.tobytes()) for token, bits in zip(tokens, logprobs, strict=True))
         return ProbeResult(position=position, rows=rows)
-
-
-def _read_tokens(sampled: Sampled) -> NDArray[np.int32]:
-    return np.asarray(sampled.tokens)

@@ -15,7 +15,9 @@ measured: what steps cost (`serving.step_times`) and how often guesses hold
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
+import sys
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Rows
 
@@ -26,10 +28,17 @@ from serving.step_plan import DecodeToken
 from serving.step_times import Stepping, StepTimes
 
 # Tokens a second must rise by this factor: estimates err, and switching costs a bubble.
-_LEAST_GAIN = 1.05
+_LEAST_GAIN = 1.2
+# Steps for which the answer that drafts do not pay holds: finding out takes Python a while, too.
+_STEPS_BETWEEN_QUESTIONS = 16
 # Guesses that hold more rarely are not worth looking at.
 _LEAST_ACCEPTANCE = 0.3
 _OVERALL_WEIGHT = 1 / 512
+# A request whose guesses fail for so many tokens is left alone for a while, then longer: watching
+# a token takes Python 2 microseconds, of the 100 in which an engine with many streams makes one.
+_WATCHED_TOKENS = 24
+_SHORTEST_NAP, _LONGEST_NAP = 48, 192
+_NEVER = sys.maxsize
 
 
 def can_speculate(sequence: Sequence) -> bool:
@@ -38,6 +47,25 @@ def can_speculate(sequence: Sequence) -> bool:
     Penalties count every token before the next is sampled, so such requests go one by one.
     """
     return not is_adjusted(sequence.request.params)
+
+
+@dataclasses.dataclass(slots=True)
+class _Watch:
+    """A request's lookup, and when it looks.
+
+    Attributes:
+        lookup: Of its tokens.
+        seen: Generated tokens that the lookup has.
+        awake_since: Generated tokens at which it began to look.
+        wake_at: Generated tokens from which on it looks.
+        nap: For how many tokens it stops looking next time.
+    """
+
+    lookup: PromptLookup
+    seen: int
+    awake_since: int
+    wake_at: int
+    nap: int = _SHORTEST_NAP
 
 
 class Speculator:
@@ -56,22 +84,34 @@ class Speculator:
         self.acceptance = 0.0
         self.drafted_total = self.accepted_total = 0
         self._draft_tokens = draft_tokens
-        self._lookups: dict[str, PromptLookup | None] = {}
+        self._watches: dict[str, _Watch] = {}
         self._promising: set[str] = set()
+        self._unasked_steps = 0
 
     def observe(self, sequence: Sequence, token: int) -> None:
         """Learn a request's next token, before the request itself does."""
         if self.times is None:
             return
         request_id = sequence.request.request_id
-        if request_id not in self._lookups:
-            self._lookups[request_id] = self._open(sequence)
-        lookup = self._lookups[request_id]
-        if lookup is None:
+        watch = self._watches.get(request_id)
+        if watch is None:
+            watch = self._watches[request_id] = self._open(sequence)
+        count = len(sequence.generated)
+        if count < watch.wake_at:
             return
+        lookup = watch.lookup
+        if watch.seen < count:
+            lookup.skip(sequence.generated[watch.seen :])
+            watch.awake_since = count
         held = lookup.push(token)
+        watch.seen = count + 1
         if held is not None:
             self.acceptance += _OVERALL_WEIGHT * (held - self.acceptance)
+        if lookup.acceptance >= _LEAST_ACCEPTANCE:
+            watch.awake_since, watch.nap = count, _SHORTEST_NAP
+        elif count - watch.awake_since >= _WATCHED_TOKENS:
+            watch.wake_at = count + watch.nap
+            watch.nap = min(2 * watch.nap, _LONGEST_NAP)
         if lookup.has_guess and lookup.acceptance >= _LEAST_ACCEPTANCE:
             self._promising.add(request_id)
         else:
@@ -79,7 +119,7 @@ class Speculator:
 
     def forget(self, request_id: str) -> None:
         """A request has ended."""
-        self._lookups.pop(request_id, None)
+        self._watches.pop(request_id, None)
         self._promising.discard(request_id)
 
     def pays(self, running: Iterable[str]) -> bool:
@@ -87,7 +127,15 @@ class Speculator:
 
         Asked before the newest tokens are read, on which the drafts will depend.
         """
-        return bool(self._promising) and bool(self._share_out([*running]))
+        if not self._promising:
+            return False
+        if self._unasked_steps:
+            self._unasked_steps -= 1
+            return False
+        if self._share_out([*running]):
+            return True
+        self._unasked_steps = _STEPS_BETWEEN_QUESTIONS
+        return False
 
     def choose(self, decodes: Rows[DecodeToken]) -> Mapping[str, tuple[int, ...]]:
         """Drafts for the requests of a step; none where they would not pay.
@@ -97,12 +145,7 @@ class Speculator:
         if not self._promising:
             return {}
         lengths = self._share_out([decode.request_id for decode in decodes])
-        drafts = {}
-        for request_id, length in lengths.items():
-            lookup = self._lookups[request_id]
-            if lookup is not None:
-                drafts[request_id] = lookup.draft(length)
-        return drafts
+        return {name: self._watches[name].lookup.draft(length) for name, length in lengths.items()}
 
     def record(self, rows: int, stepping: Stepping, seconds: float) -> None:
         """Learn what a decode step of so many rows took."""
@@ -122,11 +165,11 @@ class Speculator:
         chosen: dict[str, int] = {}
         lengths: dict[str, int] = {}
         expected = float(rows)
-        candidates = [
-            (-lookup.acceptance, request_id, lookup.acceptance)
-            for request_id in running
-            if request_id in self._promising and (lookup := self._lookups[request_id]) is not None
-        ]
+        candidates = []
+        for request_id in running:
+            if request_id in self._promising:
+                acceptance = self._watches[request_id].lookup.acceptance
+                candidates.append((-acceptance, request_id, acceptance))
         heapq.heapify(candidates)
         for size in self.times.rows:
             while candidates and rows < size:
@@ -144,8 +187,9 @@ class Speculator:
                 best, chosen = rate, dict(lengths)
         return chosen
 
-    def _open(self, sequence: Sequence) -> PromptLookup | None:
+    def _open(self, sequence: Sequence) -> _Watch:
+        count = len(sequence.generated)
         if not can_speculate(sequence):
-            return None
+            return _Watch(PromptLookup((), 0.0), count, count, wake_at=_NEVER)
         tokens = [*sequence.request.prompt_token_ids, *sequence.generated]
-        return PromptLookup(tokens, self.acceptance)
+        return _Watch(PromptLookup(tokens, self.acceptance), count, count, wake_at=count)
