@@ -33,7 +33,8 @@ def are_drafts_exact(decode: Decode, token_ids: Sequence[int], buckets: Buckets)
         token_ids: What the cache holds of the slot, from its first position on.
         buckets: The compiled sizes.
     """
-    start = buckets.page_size - 1
+    # From one page into the next, where there is a next.
+    start = max(1, min(buckets.page_size - 1, len(token_ids) - buckets.batches[-1]))
     places = range(start, min(start + buckets.batches[-1], len(token_ids)))
     # Not the tokens that the cache holds there, lest one be read before it is written.
     rows = [DecodeRow(token_ids[at - 1], 0, at, at) for at in places]

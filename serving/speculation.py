@@ -28,7 +28,9 @@ from serving.step_plan import DecodeToken
 from serving.step_times import Stepping, StepTimes
 
 # Tokens a second must rise by this factor: estimates err, and switching costs a bubble.
-_LEAST_GAIN = 1.05
+_LEAST_GAIN = 1.2
+# Steps for which the answer that drafts do not pay holds: finding out takes Python a while, too.
+_STEPS_BETWEEN_QUESTIONS = 16
 # Guesses that hold more rarely are not worth looking at.
 _LEAST_ACCEPTANCE = 0.3
 _OVERALL_WEIGHT = 1 / 512
@@ -46,6 +48,25 @@ def can_speculate(sequence: Sequence) -> bool:
     requests go one by one.
     """
     return sequence.matcher is None and not is_adjusted(sequence.request.params)
+
+
+@dataclasses.dataclass(slots=True)
+class _Watch:
+    """A request's lookup, and when it looks.
+
+    Attributes:
+        lookup: Of its tokens.
+        seen: Generated tokens that the lookup has.
+        awake_since: Generated tokens at which it began to look.
+        wake_at: Generated tokens from which on it looks.
+        nap: For how many tokens it stops looking next time.
+    """
+
+    lookup: PromptLookup
+    seen: int
+    awake_since: int
+    wake_at: int
+    nap: int = _SHORTEST_NAP
 
 
 @dataclasses.dataclass(slots=True)
@@ -85,6 +106,7 @@ class Speculator:
         self._draft_tokens = draft_tokens
         self._watches: dict[str, _Watch] = {}
         self._promising: set[str] = set()
+        self._unasked_steps = 0
 
     def observe(self, sequence: Sequence, token: int) -> None:
         """Learn a request's next token, before the request itself does."""
@@ -125,7 +147,15 @@ class Speculator:
 
         Asked before the newest tokens are read, on which the drafts will depend.
         """
-        return bool(self._promising) and bool(self._share_out([*running]))
+        if not self._promising:
+            return False
+        if self._unasked_steps:
+            self._unasked_steps -= 1
+            return False
+        if self._share_out([*running]):
+            return True
+        self._unasked_steps = _STEPS_BETWEEN_QUESTIONS
+        return False
 
     def choose(self, decodes: Rows[DecodeToken]) -> Mapping[str, tuple[int, ...]]:
         """Drafts for the requests of a step; none where they would not pay.
