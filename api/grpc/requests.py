@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from api.grpc.guards import to_guard_fields
 from api.grpc.sampling import to_params
 from api.grpc.talipot.v1 import generation_pb2 as pb
 from api.limits import MAX_CHOICES_PER_PROMPT
@@ -13,7 +14,12 @@ from serving.errors import RequestError
 
 
 def to_call(
-    request: pb.GenerateRequest, *, served: str, time_left_s: float | None, is_streamed: bool
+    request: pb.GenerateRequest,
+    *,
+    served: str,
+    time_left_s: float | None,
+    is_streamed: bool,
+    may_loosen: bool = False,
 ) -> CompletionCall:
     """The service's call for a request.
 
@@ -22,6 +28,7 @@ def to_call(
         served: Name of the model that an empty name means.
         time_left_s: Until the gRPC call's own deadline; None if it has none.
         is_streamed: Whether the text is sent as it comes.
+        may_loosen: Whether its API key may ask for less than the server's guards.
 
     Raises:
         RequestError: A field is absent or out of range; `param` is its name.
@@ -45,6 +52,7 @@ def to_call(
         echo=request.echo,
         priority=request.priority,
         deadline_s=_deadline_s(request, time_left_s),
+        guards=to_guard_fields(request, may_loosen=may_loosen),
     )
 
 

@@ -1,0 +1,41 @@
+"""`talipot worker`: from its settings to a running worker."""
+
+from __future__ import annotations
+
+import logging
+
+from api.config import WorkerConfig
+from api.outputs.log import Retention, open_log
+from api.outputs.pipelines import Pipeline, SafetyPipeline
+from api.outputs.worker import Worker
+from safety.scorers import load_scorer
+
+_LOGGER = logging.getLogger("talipot.worker")
+
+
+def run_worker(config: WorkerConfig) -> None:
+    """Process the output log until a signal.
+
+    Raises:
+        OutputLogError: The log cannot be opened.
+        TalipotError: What a group needs cannot be loaded.
+    """
+    logging.basicConfig(
+        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    outputs = config.outputs
+    retention = Retention(max_records=outputs.log_max_records, max_age_s=outputs.log_max_age_s)
+    log = open_log(outputs.folder, retention, lease_s=outputs.log_lease_s)
+    pipelines = [_pipeline(group, config) for group in dict.fromkeys(config.groups)]
+    worker = Worker(log, pipelines, batch=config.batch_size, max_deliveries=config.max_deliveries)
+    worker.stop_on_signals()
+    _LOGGER.info("%s reads as %s", worker.consumer, ", ".join(p.group for p in pipelines))
+    try:
+        worker.run()
+    finally:
+        log.close()
+        _LOGGER.info("%d generations were processed", worker.done_total)
+
+
+def _pipeline(group: str, config: WorkerConfig) -> Pipeline:
+    return SafetyPipeline(load_scorer(config.scorer))
