@@ -1,5 +1,5 @@
-"""Was this text in the training data? Indexes, tracing and extraction studies live here.
+"""Was this text in the training data? Indexes and tracing live here.
 
 The package imports nothing else of Talipot: it works on texts and token ids, whoever produced
-them. It holds no code yet; this release serves generation alone.
+them. `memorization.index` says what an index answers, `memorization.opening` opens one.
 """

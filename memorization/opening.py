@@ -1,0 +1,57 @@
+"""Finds an index by what people call it, and refuses one of another tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from memorization.errors import TrainingIndexError
+from memorization.fingerprint_index import FingerprintIndex
+from memorization.index import TrainingIndex
+from memorization.tokenizer import IndexTokenizer, require_tokenizer, tokenizer_identity
+
+FINGERPRINT_FILE = "fingerprints.bin"
+_EMBEDDED = Path(__file__).parent / "embedded"
+
+
+def embedded_indexes() -> tuple[str, ...]:
+    """Names of the models whose training text comes with this package as fingerprints."""
+    return tuple(sorted(path.parent.name for path in _EMBEDDED.glob(f"*/{FINGERPRINT_FILE}")))
+
+
+def open_embedded(name: str) -> FingerprintIndex:
+    """Open the fingerprints of an embedded model's training text.
+
+    Raises:
+        TrainingIndexError: There are none of that name.
+    """
+    if name not in embedded_indexes():
+        raise TrainingIndexError(
+            f"no index is embedded for {name!r}; there is one for: {', '.join(embedded_indexes())}"
+        )
+    return FingerprintIndex.open(_EMBEDDED / name / FINGERPRINT_FILE)
+
+
+def open_index(location: str, tokenizer: IndexTokenizer) -> TrainingIndex:
+    """Open an index.
+
+    Args:
+        location: An embedded model's name, or a file of fingerprints.
+        tokenizer: The tokenizer whose ids will be looked up.
+
+    Raises:
+        TrainingIndexError: There is no such index, or it is damaged.
+        TokenizerMismatchError: It was built with another tokenizer.
+    """
+    path = Path(location)
+    index: TrainingIndex
+    if location in embedded_indexes():
+        index = open_embedded(location)
+    elif path.is_file():
+        index = FingerprintIndex.open(path)
+    else:
+        raise TrainingIndexError(
+            f"no index at {location}: expected a folder or file of `talipot index build`, "
+            f"or one of {', '.join(embedded_indexes())}"
+        )
+    require_tokenizer(index.tokenizer_identity, tokenizer_identity(tokenizer), location)
+    return index
