@@ -14,6 +14,7 @@ from api.config_checks import check_range
 from api.guard_config import GuardConfig, OutputConfig
 from api.outputs.log import GROUPS
 from api.quantities import parse_quantity
+from memorization.policy import MAX_SPAN_TOKENS, MIN_SPAN_TOKENS
 from model.errors import ConfigError
 from serving.chip import CHIPS, Calibration, Chip, ChipName
 from serving.config import EngineConfig
@@ -42,8 +43,12 @@ class WorkerConfig:
     """Settings of `talipot worker`.
 
     Attributes:
-        groups: What to do, one an option: safety scores.
+        groups: What to do, one an option: safety scores, memorization looks texts up.
         scorer: What scores texts.
+        model: The model whose texts these are; its tokenizer reads them.
+        memorization_index: Index of the training data: an embedded model's name, a file or a
+            folder; the model's own if not given.
+        memorization_min_tokens: Consecutive training tokens that count as recited.
         batch_size: Generations that are taken at a time.
         max_deliveries: Tries after which a generation that cannot be processed is given up.
         log_level: Least severe messages to log.
@@ -53,8 +58,11 @@ class WorkerConfig:
         ConfigError: A field is out of range; the message names field, value and limit.
     """
 
-    groups: tuple[str, ...] = ("safety",)
+    groups: tuple[str, ...] = GROUPS
     scorer: str = "embedded"
+    model: str = dataclasses.field(default=DEFAULT_MODEL, metadata={"flag": "-m"})
+    memorization_index: str | None = None
+    memorization_min_tokens: int = 50
     batch_size: int = 64
     max_deliveries: int = 5
     log_level: LogLevel = "info"
@@ -73,6 +81,12 @@ class WorkerConfig:
                 raise ConfigError(f"groups has {group!r}; known are {', '.join(GROUPS)}")
         if not self.groups:
             raise ConfigError("groups=() must name at least 1 group")
+        check_range(
+            "memorization_min_tokens",
+            self.memorization_min_tokens,
+            MIN_SPAN_TOKENS,
+            MAX_SPAN_TOKENS,
+        )
         check_range("batch_size", self.batch_size, 1, 4096)
         check_range("max_deliveries", self.max_deliveries, 1, 1000)
 

@@ -30,6 +30,10 @@ class GuardConfig:
         safety_prompt: Score prompts too.
         memorization_action: What is done about recited training text: off, annotate or block.
         memorization_min_tokens: Consecutive training tokens that count as recited.
+        memorization_index: Index of the training data: an embedded model's name, a file or a
+            folder; the model's own embedded one if not given, none does without.
+        index_timeout_s: Seconds that the index may take: beyond, block ends the text and annotate
+            says untraced.
 
     Raises:
         ConfigError: A field is out of range; the message names field, value and limit.
@@ -44,12 +48,15 @@ class GuardConfig:
     safety_prompt: bool = False
     memorization_action: MemorizationAction = "off"
     memorization_min_tokens: int = 50
+    memorization_index: str | None = None
+    index_timeout_s: float = 5.0
 
     def __post_init__(self) -> None:
         """Check every field; the policies check themselves."""
         if not self.scorer:
             raise ConfigError("scorer='' must name a scorer, or be none")
         check_range("scorer_timeout_s", self.scorer_timeout_s, 0.001, 600)
+        check_range("index_timeout_s", self.index_timeout_s, 0.001, 600)
         for name, make in (
             ("safety", self.safety_policy),
             ("memorization", self.memorization_policy),

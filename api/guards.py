@@ -3,38 +3,55 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from api.gate import Gate, TokenEnds
 from api.guard_config import GuardConfig
 from api.guard_fields import GuardFields
+from api.side_metrics import Verdicts
+from memorization.errors import MemorizationError
+from memorization.guard import MemorizationGuard
+from memorization.opening import embedded_indexes, open_index, sure_tokens
 from memorization.policy import MemorizationPolicy
+from memorization.tracing import Tracer
 from model.errors import ConfigError
 from model.tokenizer import Tokenizer
 from safety.guard import SafetyGuard
 from safety.policy import SafetyPolicy
 from safety.scorers import load_scorer
+from safety.scorers.base import Scorer
 from safety.scoring_thread import ScoringThread
 from serving.errors import RequestError
 from serving.guard import Guard
 from serving.request import GenerationRequest, SamplingParams
 
-NO_SCORER = "none"
+NO_SCORER = NO_INDEX = "none"
 _Policy = TypeVar("_Policy", SafetyPolicy, MemorizationPolicy)
 
 
 class Guards:
     """What a server's requests are watched by; `load` comes before the first request."""
 
-    def __init__(self, config: GuardConfig, scoring: ScoringThread | None = None) -> None:
-        """`scoring` is for tests and programs with a scorer of their own."""
+    def __init__(
+        self,
+        config: GuardConfig,
+        scoring: ScoringThread | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
+        """The last two are for programs with a scorer or index of their own."""
         self._config = config
         self.safety = config.safety_policy()
         self.memorization = config.memorization_policy()
-        if scoring is None and config.scorer != NO_SCORER:
-            scoring = ScoringThread(lambda: load_scorer(config.scorer))
+        self.new_scorer: Callable[[], Scorer] = lambda: load_scorer(config.scorer)
+        """Another scorer of the same kind, for another thread."""
+        if scoring is not None:
+            self.new_scorer = scoring.load
+        elif config.scorer != NO_SCORER:
+            scoring = ScoringThread(self.new_scorer)
         self.scoring = scoring
+        self.tracer = tracer
+        self.verdicts = Verdicts()
 
     def load(self) -> None:
         """Load what requests may need.
@@ -50,10 +67,34 @@ class Guards:
         except RequestError as error:
             raise ConfigError(f"the server's policy: {error}") from None
 
+    def load_index(self, model_name: str, tokenizer: Tokenizer) -> None:
+        """Open the index of the training data, whose token ids must be the model's.
+
+        Raises:
+            ConfigError: The index cannot be opened, is of another tokenizer, or is not there and
+                the policy needs it.
+        """
+        location = self._config.memorization_index
+        if location is None and model_name in embedded_indexes():
+            location = model_name
+        if location is not None and location != NO_INDEX and self.tracer is None:
+            try:
+                index = open_index(location, tokenizer)
+            except MemorizationError as error:
+                raise ConfigError(f"memorization_index={location}: {error}") from None
+            self.tracer = Tracer(index, timeout_s=self._config.index_timeout_s)
+        try:
+            if self.memorization.action != "off":
+                self.require_tracer(self.memorization)
+        except RequestError as error:
+            raise ConfigError(f"the server's policy: {error}") from None
+
     def close(self) -> None:
         """End the threads."""
         if self.scoring is not None:
             self.scoring.close()
+        if self.tracer is not None:
+            self.tracer.close()
 
     def check(self, fields: GuardFields, params: SamplingParams) -> None:
         """Accept what a call asks.
@@ -61,6 +102,9 @@ class Guards:
         Raises:
             RequestError: It asks for what this server does not have, or for what excludes it.
         """
+        recital = self._memorization(fields)
+        if recital.action != "off":
+            self.require_tracer(recital)
         policy = self._safety(fields)
         self._check_safety(policy)
         if policy.action == "redact" and params.logprobs is not None:
@@ -69,17 +113,42 @@ class Guards:
                 param="logprobs",
             )
 
+    def require_tracer(self, policy: MemorizationPolicy) -> Tracer:
+        """The index, if it can keep a policy.
+
+        Raises:
+            RequestError: There is no index, or it may miss runs that the policy counts.
+        """
+        if self.tracer is None:
+            raise RequestError(
+                "memorization needs an index of the training data, and this server has none "
+                "(--memorization-index)",
+                param="memorization",
+            )
+        sure = sure_tokens(self.tracer.index)
+        if policy.min_tokens < sure:
+            raise RequestError(
+                f"memorization.min_tokens={policy.min_tokens} must be at least {sure}, the "
+                "shortest run that this server's index is sure to find",
+                param="memorization",
+            )
+        return self.tracer
+
     def gate(
         self, fields: GuardFields, request: GenerationRequest, tokenizer: Tokenizer
     ) -> Gate | None:
         """What a checked request's deltas go through; None where nothing watches it."""
+        policy, recital = self._safety(fields), self._memorization(fields)
+        if policy.action == "off" and recital.action == "off":
+            return None
         ends = TokenEnds(tokenizer, request.prompt_token_ids, echo=request.echo)
         offset = len(ends.prompt_text)
         guards: list[Guard] = []
-        policy = self._safety(fields)
         if policy.action != "off" and self.scoring is not None:
             timeout_s = self._config.scorer_timeout_s
             guards.append(SafetyGuard(policy, self.scoring, timeout_s=timeout_s, offset=offset))
+        if recital.action != "off" and self.tracer is not None:
+            guards.append(MemorizationGuard(recital, self.tracer, offset=offset))
         return Gate(guards, request, tokenizer, ends) if guards else None
 
     def _safety(self, fields: GuardFields) -> SafetyPolicy:

@@ -65,12 +65,18 @@ class _Server:
 
         def load() -> Engine:
             guards.load()  # first, since a policy that cannot be kept is no reason to load a model
-            return load_engine(config.model, config.engine)
+            engine = load_engine(config.model, config.engine)
+            guards.load_index(engine.model_name, engine.tokenizer)
+            return engine
 
         self._host = EngineHost(load, name)
         metrics = ServingMetrics(self._host.stats)
         service = CompletionService(
-            self._host, metrics, guards, output_writer(config), max_choices=config.max_choices
+            self._host,
+            metrics,
+            guards,
+            output_writer(config, guards),
+            max_choices=config.max_choices,
         )
         self._grpc = GrpcDoor(service, config) if config.grpc else None
         self._uvicorn = _QuietSignals(

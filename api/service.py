@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from api.errors import DeadlineError, ShuttingDownError
-from api.gate import Gate, TokenEnds
+from api.gate import Gate
 from api.guard_fields import GuardFields
 from api.guards import Guards
 from api.host import EngineHost
 from api.metrics import Outcome, ServingMetrics
-from api.outputs.record import OutputRecord
 from api.outputs.writer import OutputWriter
+from api.recording import to_record
+from api.side_metrics import SideCollector
 from api.streams import gather, merge
 from api.tokens import Prompt, Tokens
 from model.errors import TalipotError
-from model.tokenizer import Tokenizer
 from serving.checks import show
 from serving.errors import (
     EngineCrashedError,
@@ -114,6 +113,7 @@ class CompletionService:
         self.metrics = metrics
         self.guards = guards
         self.outputs = outputs
+        metrics.registry.register(SideCollector(guards, outputs))
         self.tokens = Tokens(host)
         self.max_choices = max_choices
 
@@ -249,6 +249,7 @@ class CompletionService:
                     if delta.finish_reason is not None:
                         _raise_unfinished(delta)
                         outcome = _outcome(delta)
+                        self.guards.verdicts.count(delta.reports)
                     yield delta
         except OverloadedError:
             outcome = "rejected"
@@ -296,34 +297,6 @@ def derived_seed(seed: int, candidate: int) -> int:
     bits = seed % 2**64  # what the sampler takes of it, so -1 and 2**64 - 1 are the same here too
     digest = hashlib.blake2b(f"{bits}:{candidate}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
-
-
-def to_record(
-    call: CompletionCall,
-    request: GenerationRequest,
-    index: int,
-    output: GenerationOutput,
-    tokenizer: Tokenizer,
-) -> OutputRecord:
-    """What the output log is told of a call's finished choice; `request` is one of its prompt's."""
-    text = output.text
-    if call.echo:
-        prompt_text = TokenEnds(tokenizer, request.prompt_token_ids, echo=True).prompt_text
-        text = text.removeprefix(prompt_text)
-    prompt = call.prompts[index // call.n]
-    return OutputRecord(
-        call=request.request_id.rpartition("-")[0],
-        index=index,
-        choices=len(call.prompts) * call.n,
-        created_s=time.time(),
-        model=call.model,
-        prompt=prompt if isinstance(prompt, str) else None,
-        prompt_token_ids=request.prompt_token_ids,
-        text=text,
-        token_ids=output.token_ids,
-        finish_reason=output.finish_reason,
-        reports=None if output.reports is None else dict(output.reports),
-    )
 
 
 def total_usage(usages: Sequence[Usage], candidates: int) -> Usage:

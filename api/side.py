@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
 
 from api.config import ServeConfig
 from api.errors import OutputLogError
-from api.guards import NO_SCORER
+from api.guards import Guards
 from api.outputs.log import Retention, open_log
-from api.outputs.pipelines import Pipeline, SafetyPipeline
+from api.outputs.pipelines import MemorizationPipeline, Pipeline, SafetyPipeline
 from api.outputs.writer import OutputWriter
+from memorization.opening import sure_tokens
 from model.errors import ConfigError
-from safety.scorers import load_scorer
 
 _LOGGER = logging.getLogger("talipot")
 
 
-def output_writer(config: ServeConfig) -> OutputWriter | None:
+def output_writer(config: ServeConfig, guards: Guards) -> OutputWriter | None:
     """The writer of a server's output log, not started; None where there is no log.
+
+    Where texts are hashed, what `guards` have looks at them before.
 
     Raises:
         ConfigError: The log cannot be opened where the configuration says it is.
@@ -34,11 +35,16 @@ def output_writer(config: ServeConfig) -> OutputWriter | None:
             raise ConfigError(f"data_dir={outputs.data_dir}: {error}") from None
         _LOGGER.warning("%s: no generation is logged (--data-dir names another folder)", error)
         return None
-    hash_after: Callable[[], Sequence[Pipeline]] | None = None
-    if outputs.log_texts == "hashed":
-        scorer_name = config.guards.scorer
 
-        def hash_after() -> Sequence[Pipeline]:
-            return [] if scorer_name == NO_SCORER else [SafetyPipeline(load_scorer(scorer_name))]
+    def pipelines() -> list[Pipeline]:
+        found: list[Pipeline] = []
+        if guards.scoring is not None:
+            found.append(SafetyPipeline(guards.new_scorer()))
+        if guards.tracer is not None:
+            index, min_tokens = guards.tracer.index, guards.memorization.min_tokens
+            found.append(
+                MemorizationPipeline(index, min_tokens=max(min_tokens, sure_tokens(index)))
+            )
+        return found
 
-    return OutputWriter(log, hash_after=hash_after)
+    return OutputWriter(log, hash_after=pipelines if outputs.log_texts == "hashed" else None)

@@ -6,8 +6,13 @@ import logging
 
 from api.config import WorkerConfig
 from api.outputs.log import Retention, open_log
-from api.outputs.pipelines import Pipeline, SafetyPipeline
+from api.outputs.pipelines import MemorizationPipeline, Pipeline, SafetyPipeline
 from api.outputs.worker import Worker
+from memorization.errors import MemorizationError
+from memorization.opening import open_index, sure_tokens
+from model.checkpoint import resolve_model
+from model.errors import ConfigError
+from model.tokenizer import load_tokenizer
 from safety.scorers import load_scorer
 
 _LOGGER = logging.getLogger("talipot.worker")
@@ -38,4 +43,15 @@ def run_worker(config: WorkerConfig) -> None:
 
 
 def _pipeline(group: str, config: WorkerConfig) -> Pipeline:
-    return SafetyPipeline(load_scorer(config.scorer))
+    if group == "safety":
+        return SafetyPipeline(load_scorer(config.scorer))
+    model = config.model
+    tokenizer = load_tokenizer(resolve_model(model))
+    if tokenizer is None:
+        raise ConfigError(f"model={model!r} has no tokenizer, by which its texts are looked up")
+    try:
+        index = open_index(config.memorization_index or model, tokenizer)
+        sure = sure_tokens(index)
+    except MemorizationError as error:
+        raise ConfigError(f"memorization_index: {error}") from None
+    return MemorizationPipeline(index, min_tokens=max(sure, config.memorization_min_tokens))

@@ -34,5 +34,5 @@ class LexiconScorer:
 
     def of(self, text: str, label: str) -> float:
         """The score of one text for one label."""
-        found = [scores.get(label, 0.0) for word, scores in self.words.items() if word in text]
+        found = [scores.get(label, 0.01) for word, scores in self.words.items() if word in text]
         return max(found, default=0.01)

@@ -17,6 +17,7 @@ from api.http import errors
 from api.http.completions import completion_routes
 from api.http.generations import generation_routes
 from api.http.health import health_routes
+from api.http.memorization import memorization_routes
 from api.http.middleware import RequestContext, RequireApiKey
 from api.http.models import model_routes, token_routes
 from api.http.moderations import moderation_routes
@@ -41,13 +42,14 @@ def create_app(engine: Engine, config: ServeConfig, guards: Guards | None = None
 
     def load() -> Engine:
         guards.load()
+        guards.load_index(engine.model_name, engine.tokenizer)
         return engine
 
     host = EngineHost(load, name)
     metrics = ServingMetrics(host.stats)
     return create_hosted_app(
         CompletionService(
-            host, metrics, guards, output_writer(config), max_choices=config.max_choices
+            host, metrics, guards, output_writer(config, guards), max_choices=config.max_choices
         ),
         config,
     )
@@ -95,6 +97,7 @@ def create_hosted_app(
         token_routes(service),
         moderation_routes(service),
         generation_routes(service),
+        memorization_routes(service),
         health_routes(service),
     ):
         app.include_router(router)

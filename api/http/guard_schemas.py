@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.guard_fields import MAX_LABELS
+from memorization.guard import MemorizationVerdict
 from memorization.policy import MAX_SPAN_TOKENS, MIN_SPAN_TOKENS, MemorizationAction
 from safety.guard import SafetyVerdict
 from safety.policy import MAX_WINDOW_TOKENS, MIN_WINDOW_TOKENS, SafetyAction
@@ -104,7 +105,10 @@ class RecitedSpan(BaseModel):
 
     start: Annotated[int, Field(description="In characters of the choice's text, before a block.")]
     end: int
-    tokens: Annotated[int, Field(description="Its length.")]
+    tokens: Annotated[int, Field(description="Those that are known to match.")]
+    max_tokens: Annotated[
+        int, Field(description="Those that may match, where an index knows ends only roughly.")
+    ]
     count: Annotated[int, Field(description="How often it stands in the training data.")]
     documents: list[TrainingPlace]
 
@@ -122,7 +126,7 @@ class MemorizationReport(BaseModel):
     """What the memorization guard found."""
 
     action: MemorizationAction
-    verdict: Literal["passed", "flagged", "blocked", "untraced"]
+    verdict: MemorizationVerdict
     min_tokens: int
     tokens: Annotated[int, Field(description="Generated tokens that were compared.")]
     recited_tokens: Annotated[int | None, Field(description="null: not all was compared.")]

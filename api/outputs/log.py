@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias
 
 from api.outputs.record import OutputRecord
 
-GROUPS = ("safety", "memorization")
+GROUPS: tuple[str, ...] = ("safety", "memorization")
 """The side pipelines; each reads every record."""
 REDIS_URL_VARIABLE = "TALIPOT_REDIS_URL"
 

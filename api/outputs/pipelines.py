@@ -8,6 +8,9 @@ from typing import Protocol
 
 from api.outputs.log import Result
 from api.outputs.record import OutputRecord
+from memorization.guard import near_dict, recited_tokens, span_dict
+from memorization.index import TrainingIndex
+from memorization.tracing import near_duplicates_of
 from safety.scorers.base import Scorer
 from safety.scoring_thread import checked_scores
 
@@ -49,6 +52,33 @@ class SafetyPipeline:
             }
             for row in scores.tolist()
         ]
+
+
+class MemorizationPipeline:
+    """Looks whole texts up in the training data."""
+
+    group = "memorization"
+
+    def __init__(self, index: TrainingIndex, *, min_tokens: int) -> None:
+        """Look in `index` for runs of at least `min_tokens`."""
+        self._index = index
+        self._min_tokens = min_tokens
+
+    def process(self, records: Sequence[OutputRecord]) -> list[Result]:
+        """What each text recites."""
+        return [self._trace(record) for record in records]
+
+    def _trace(self, record: OutputRecord) -> Result:
+        spans = self._index.longest_matches(record.token_ids, min_tokens=self._min_tokens)
+        near = near_duplicates_of(self._index, record.text)
+        return {
+            "status": "done",
+            "min_tokens": self._min_tokens,
+            "tokens": len(record.token_ids),
+            "recited_tokens": recited_tokens(spans),
+            "spans": [{"first_token": span.start, **span_dict(span)} for span in spans],
+            "near_duplicates": None if near is None else [near_dict(each) for each in near],
+        }
 
 
 def process_each(pipeline: Pipeline, records: Sequence[OutputRecord]) -> list[Result | Exception]:

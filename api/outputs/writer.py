@@ -96,12 +96,14 @@ class OutputWriter:
         self.log.close()
 
     def _run(self) -> None:
-        pipelines = None if self._make_pipelines is None else self._make_pipelines()
+        pipelines: Sequence[Pipeline] | None = None
         next_stats_s = 0.0
         while self._take(next_stats_s):
             if self._writing:
                 records = self._writing
-                if pipelines is not None:
+                if self._make_pipelines is not None:
+                    # Not before: with the first record, all that the server needs is loaded.
+                    pipelines = self._make_pipelines() if pipelines is None else pipelines
                     records = _hashed(records, pipelines)
                 self._forget(is_written=self._write(records))
             if time.monotonic() >= next_stats_s:

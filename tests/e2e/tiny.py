@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from api.config import ServeConfig
 from api.engine import load_engine
 from api.grpc.server import GrpcDoor
+from api.guard_config import GuardConfig
 from api.guards import Guards
 from api.http.app import create_app
 from model.checkpoint import save_pretrained
@@ -115,7 +116,8 @@ class RunningServer:
 def serving(
     engine: Engine, guards: Guards | None = None, **settings: object
 ) -> Iterator[RunningServer]:
-    """A server over `engine` with the rest of its configuration."""
+    """A server over `engine` with the rest of its configuration; by itself it watches nothing."""
+    settings = {"output_log": False, "guards": GuardConfig(scorer="none"), **settings}
     config = ServeConfig(grpc_port=0, **settings)  # type: ignore[arg-type]
     with RunningServer(create_app(engine, config, guards), config) as server:
         yield server

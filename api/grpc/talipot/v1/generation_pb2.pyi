@@ -217,18 +217,20 @@ class MemorizationReport(_message.Message):
     def __init__(self, action: _Optional[str] = ..., verdict: _Optional[str] = ..., min_tokens: _Optional[int] = ..., tokens: _Optional[int] = ..., recited_tokens: _Optional[int] = ..., spans: _Optional[_Iterable[_Union[RecitedSpan, _Mapping]]] = ..., near_duplicates: _Optional[_Iterable[_Union[SimilarPassage, _Mapping]]] = ..., reasons: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RecitedSpan(_message.Message):
-    __slots__ = ("start", "end", "tokens", "count", "documents")
+    __slots__ = ("start", "end", "tokens", "max_tokens", "count", "documents")
     START_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     start: int
     end: int
     tokens: int
+    max_tokens: int
     count: int
     documents: _containers.RepeatedCompositeFieldContainer[TrainingPlace]
-    def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., tokens: _Optional[int] = ..., count: _Optional[int] = ..., documents: _Optional[_Iterable[_Union[TrainingPlace, _Mapping]]] = ...) -> None: ...
+    def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., tokens: _Optional[int] = ..., max_tokens: _Optional[int] = ..., count: _Optional[int] = ..., documents: _Optional[_Iterable[_Union[TrainingPlace, _Mapping]]] = ...) -> None: ...
 
 class TrainingPlace(_message.Message):
     __slots__ = ("document", "title", "source", "offset")

@@ -1,0 +1,77 @@
+"""`/v1/memorization/search`: was this text in the training data?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from api.errors import NotReadyError
+from api.http.body import JsonRoute
+from api.http.guard_schemas import Body, RecitedSpan, SimilarPassage
+from api.http.responses import json_errors
+from api.service import CompletionService
+from api.text_search import search_text
+from memorization.policy import MAX_SPAN_TOKENS, MIN_SPAN_TOKENS
+from memorization.tracing import UntracedError
+
+MinTokens = Annotated[int, Field(ge=MIN_SPAN_TOKENS, le=MAX_SPAN_TOKENS)]
+MAX_QUERY_CHARACTERS = 8192
+
+
+class SearchRequest(Body):
+    """A text to look for."""
+
+    text: str
+    min_tokens: Annotated[
+        MinTokens | None,
+        Field(description="Consecutive training tokens that count. Default: the server's."),
+    ] = None
+
+
+class SearchResponse(BaseModel):
+    """What of the text stands in the training data."""
+
+    min_tokens: int
+    tokens: Annotated[int, Field(description="Tokens of the text.")]
+    recited_tokens: int
+    spans: Annotated[list[RecitedSpan], Field(description="In characters of the text.")]
+    near_duplicates: Annotated[
+        list[SimilarPassage] | None, Field(description="null where the index has none to tell.")
+    ]
+
+
+def memorization_routes(service: CompletionService) -> APIRouter:
+    """The routes over the service's index."""
+    router = APIRouter(route_class=JsonRoute, tags=["memorization"])
+
+    async def search(text: str, min_tokens: int | None) -> SearchResponse:
+        try:
+            found = await search_text(service, text, min_tokens)
+        except UntracedError as error:
+            raise NotReadyError(f"text was not looked up: {error}", retry_after_s=1.0) from None
+        return SearchResponse.model_validate(found)
+
+    @router.post(
+        "/v1/memorization/search",
+        summary="Was this text in the training data?",
+        responses=json_errors(400, 413, 415, 503),
+    )
+    async def post_search(body: SearchRequest) -> SearchResponse:
+        """Runs of the text that the training data has word for word, and where."""
+        return await search(body.text, body.min_tokens)
+
+    @router.get(
+        "/v1/memorization/search",
+        summary="Was this short text in the training data?",
+        responses=json_errors(400, 503),
+    )
+    async def get_search(
+        text: Annotated[str, Query(max_length=MAX_QUERY_CHARACTERS)],
+        min_tokens: Annotated[int | None, Query(ge=MIN_SPAN_TOKENS, le=MAX_SPAN_TOKENS)] = None,
+    ) -> SearchResponse:
+        """As the POST, for a text that fits a link."""
+        return await search(text, min_tokens)
+
+    return router
