@@ -12,6 +12,7 @@ from api.guards import Guards
 from safety.scoring_thread import ScoringThread
 from tests.e2e.grpc_client import failure_of, stub_for
 from tests.e2e.grpc_client import request as grpc_request
+from tests.e2e.test_batch import Batch
 from tests.e2e.tiny import MODEL_NAME, load_tiny_engine, serving, wait_ready
 from tests.lexicon_scorer import LexiconScorer
 
@@ -140,6 +141,24 @@ def test_block_ends_the_text_before_the_window_alike_at_every_door(http, running
     assert sent == list(result.choices[0].token_ids)
     detokenized = http.post("/detokenize", json={"tokens": sent}).json()["prompt"]
     assert detokenized.lstrip() == choice["text"].lstrip()  # no token tells what comes next
+
+
+def test_a_batch_says_the_same(http, running, tmp_path, bad):
+    safety = {"action": "block", "window_tokens": 8, "labels": ["insult"]}
+    choice = ask(http, safety=safety)
+    line = {name: value for name, value in BODY.items() if name != "model"}
+    batch = Batch(tmp_path, [{"id": "a", **line, "safety": safety}])
+    assert batch.run(running.grpc_target)[0] == 0
+    record = batch.records()["a"]
+    assert (record["text"], record["finish_reason"]) == (choice["text"], "content_filter")
+    report = record["safety"]
+    assert (report["verdict"], report["scorer_version"]) == ("blocked", "1+test")
+    assert report["spans"] == choice["safety"]["spans"]
+    line["safety"] = {"action": "block", "threshold": 7}
+    batch = Batch(tmp_path, [{"id": "b", **line}])
+    code, errors = batch.run(running.grpc_target)
+    assert code == 1
+    assert "line 1: safety.threshold=7 must be" in errors
 
 
 @pytest.mark.parametrize("seed", range(6))
