@@ -63,11 +63,11 @@ class SqliteLog:
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(
-                path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-            )
-            path.chmod(0o600)  # it holds what people wrote
+            path.touch(0o600)  # it holds what people wrote
             with self._asking():
+                self._db = sqlite3.connect(
+                    path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+                )
                 self._db.execute("PRAGMA journal_mode=WAL")
                 # A crash of the machine may cost the last transactions, one of the process none.
                 self._db.execute("PRAGMA synchronous=NORMAL")
