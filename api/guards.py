@@ -19,7 +19,7 @@ from model.errors import ConfigError
 from model.tokenizer import Tokenizer
 from safety.guard import SafetyGuard
 from safety.policy import SafetyPolicy
-from safety.scorers import load_scorer
+from safety.scorers import ScorerError, load_scorer
 from safety.scorers.base import Scorer
 from safety.scoring_thread import ScoringThread
 from serving.errors import RequestError
@@ -57,11 +57,14 @@ class Guards:
         """Load what requests may need.
 
         Raises:
-            ConfigError: The policy names a label that the scorer does not have, or needs a scorer
-                where there is none.
+            ConfigError: The scorer cannot be loaded, or the policy names a label that it does not
+                have, or needs a scorer where there is none.
         """
         if self.scoring is not None:
-            self.scoring.load()
+            try:
+                self.scoring.load()
+            except ScorerError as error:
+                raise ConfigError(str(error)) from None
         try:
             self._check_safety(self.safety)
         except RequestError as error:

@@ -13,7 +13,7 @@ from memorization.opening import open_index, sure_tokens
 from model.checkpoint import resolve_model
 from model.errors import ConfigError
 from model.tokenizer import load_tokenizer
-from safety.scorers import load_scorer
+from safety.scorers import ScorerError, load_scorer
 
 _LOGGER = logging.getLogger("talipot.worker")
 
@@ -44,7 +44,10 @@ def run_worker(config: WorkerConfig) -> None:
 
 def _pipeline(group: str, config: WorkerConfig) -> Pipeline:
     if group == "safety":
-        return SafetyPipeline(load_scorer(config.scorer))
+        try:
+            return SafetyPipeline(load_scorer(config.scorer))
+        except ScorerError as error:
+            raise ConfigError(str(error)) from None
     model = config.model
     tokenizer = load_tokenizer(resolve_model(model))
     if tokenizer is None:
