@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from api.errors import MissingExtraError
 from api.gate import Gate, TokenEnds
 from api.guard_config import GuardConfig
 from api.guard_fields import GuardFields
@@ -57,6 +58,7 @@ class Guards:
         """Load what requests may need.
 
         Raises:
+            MissingExtraError: The scorer needs a package that is not installed.
             ConfigError: The scorer cannot be loaded, or the policy names a label that it does not
                 have, or needs a scorer where there is none.
         """
@@ -65,6 +67,11 @@ class Guards:
                 self.scoring.load()
             except ScorerError as error:
                 raise ConfigError(str(error)) from None
+            except ModuleNotFoundError as error:
+                raise MissingExtraError(
+                    f"scorer={self._config.scorer!r} needs the package {error.name!r}; install it "
+                    "with: pip install 'talipot[safety]'"
+                ) from error
         try:
             self._check_safety(self.safety)
         except RequestError as error:

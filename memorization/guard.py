@@ -46,6 +46,7 @@ class MemorizationGuard:
         self._tokens: list[int] = []
         self._ends: list[int] = []  # characters up to each token's end
         self._checked = 0  # tokens that may leave
+        self._compared = 0  # tokens that the verdict is about
         self._spans: list[Span] = []
         self._near: list[NearDuplicate] | None = None
         self._verdict: MemorizationVerdict = "passed"
@@ -98,7 +99,7 @@ class MemorizationGuard:
             "action": self._policy.action,
             "verdict": self._verdict,
             "min_tokens": self._policy.min_tokens,
-            "tokens": len(self._tokens),
+            "tokens": self._compared,
             "recited_tokens": (
                 None if self._verdict == "untraced" else recited_tokens(self._spans)
             ),
@@ -116,6 +117,7 @@ class MemorizationGuard:
         return GuardVerdict("block", self._end(self._checked), (reason,))
 
     async def _annotate(self, text: str) -> None:
+        self._compared = len(self._tokens)
         self._spans = await self._tracer.longest_matches(self._tokens, self._policy.min_tokens)
         self._near = await self._tracer.near_duplicates(text)
         if self._spans:
@@ -128,11 +130,11 @@ class MemorizationGuard:
         if upto <= self._checked:
             return None
         if not await self._runs(self._checked, upto):
-            self._checked = upto
+            self._checked = self._compared = upto
             return None
         # Stride by stride, so that the text ends at the same place however it arrived.
         while self._checked < upto:
-            end = min(upto, self._checked + self._stride)
+            end = self._compared = min(upto, self._checked + self._stride)
             runs = await self._runs(self._checked, end)
             if runs:
                 self._spans = runs

@@ -95,7 +95,7 @@ def test_a_generation_is_pending_until_a_worker_has_been_at_it(http, work):
 def test_streams_and_grpc_calls_are_logged_as_they_left(http, running, folder, work):
     with http.stream("POST", "/v1/completions", json={**BODY, "stream": True, "echo": True}) as got:
         lines = [line for line in got.iter_lines() if line.startswith('data: {"id":')]
-    streamed = lines[0].split('"')[5]
+    streamed = lines[0].split('"')[3]
     fields = {name: value for name, value in BODY.items() if name not in ("model", "prompt")}
     with stub_for(running.grpc_target) as stub:
         *_, last = stub.Generate(grpc_request("It was", **fields))
