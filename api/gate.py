@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import re
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -10,11 +11,34 @@ from contextlib import aclosing
 
 from model.tokenizer import StreamDecoder, Tokenizer
 from serving.guard import Guard, Verdict
+from serving.output import join
 from serving.request import Delta, GenerationRequest, TokenLogprob, Usage
 from serving.stream import RequestStream
 
 _BLACK = "█"
 _VISIBLE = re.compile(r"\S")
+
+
+class TokenLengths(dict[int, int | None]):
+    """Token id to its characters; None for a token that is no whole characters. Filled as asked."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Of tokens within a text: one that opens a text may be a space shorter."""
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.vocab_size = tokenizer.vocab_size
+
+    def __missing__(self, token_id: int) -> int | None:
+        """Look a token up, once."""
+        length: int | None = 0  # of a padding row, which has no text
+        if token_id < self.vocab_size:
+            try:
+                data = self.tokenizer.token_bytes(token_id, at_start=False)
+                length = len(data.decode("utf-8"))
+            except UnicodeDecodeError:
+                length = None
+        self[token_id] = length
+        return length
 
 
 class TokenEnds:
@@ -23,11 +47,12 @@ class TokenEnds:
     A token that ends within a character counts that character.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], *, echo: bool) -> None:
+    def __init__(self, lengths: TokenLengths, prompt: Sequence[int], *, echo: bool) -> None:
         """Follow a prompt's continuation, decoded as the engine decodes it."""
-        self._tokenizer = tokenizer
+        self._lengths = lengths
         self.prompt_text = ""
         """The prompt's text where it is echoed, else empty."""
+        tokenizer = lengths.tokenizer
         if echo:
             self._decoder = StreamDecoder(tokenizer)
             self.prompt_text = "".join(self._decoder.push(token) for token in prompt)
@@ -35,12 +60,23 @@ class TokenEnds:
             is_silent = not any(tokenizer.token_bytes(token) for token in prompt)
             self._decoder = StreamDecoder(tokenizer, at_start=is_silent)
         self._end = 0
+        self._note_state()
 
     def push(self, token_id: int) -> int:
         """The next token's end."""
-        if token_id < self._tokenizer.vocab_size:  # else a padding row, which has no text
+        length = self._lengths[token_id]
+        if self._is_between and length is not None:
+            self._end += length
+            return self._end
+        if token_id < self._lengths.vocab_size:
             self._end += len(self._decoder.push(token_id))
-        return self._end + self._decoder.is_mid_character
+            self._note_state()
+        return self._end + self._is_mid
+
+    def _note_state(self) -> None:
+        self._is_mid = self._decoder.is_mid_character
+        # Between whole characters the decoder need not see the whole characters that come.
+        self._is_between = not (self._is_mid or self._decoder.is_at_start)
 
 
 class Gate:
@@ -61,6 +97,10 @@ class Gate:
         self._request = request
         self._tokenizer = tokenizer
         self._ends = ends
+        self._holds_back = any(guard.holds_back for guard in guards)
+        self._unseen: list[Delta] = []  # that no guard was asked about yet
+        self._unseen_text = ""
+        self._unseen_tokens = 0
         self._text = ""  # generated so far, released or not
         self._released = 0  # characters of it that have left
         self._held: deque[tuple[int, int, int, TokenLogprob | None]] = deque()  # start, end, id
@@ -82,11 +122,18 @@ class Gate:
                 return
             async with aclosing(generate()) as source:
                 async for delta in source:
-                    shown = await self._pass(delta)
-                    if shown is None:
+                    if not self._is_due(delta):
+                        if not self._holds_back:
+                            yield delta
                         continue
-                    yield shown
-                    if shown.finish_reason is not None:
+                    unseen, self._unseen, self._unseen_text = self._unseen, [], ""
+                    self._unseen_tokens = 0
+                    shown = await self._pass(join(unseen))
+                    if not self._holds_back:
+                        yield _with_reports(delta, shown)
+                    elif shown is not None:
+                        yield shown
+                    if shown is not None and shown.finish_reason is not None:
                         return
         finally:
             for guard in self._guards:
@@ -109,6 +156,17 @@ class Gate:
                 return self._ended(Delta(), 0, guard)
         return None
 
+    def _is_due(self, delta: Delta) -> bool:
+        """Take a delta; whether it is time to ask the guards."""
+        self._unseen.append(delta)
+        self._unseen_text += delta.text
+        self._unseen_tokens += len(delta.token_ids)
+        if delta.finish_reason is not None:
+            return True
+        return any(
+            guard.is_due(self._unseen_text, self._unseen_tokens) for guard in self._guards
+        )
+
     async def _pass(self, delta: Delta) -> Delta | None:
         """What may leave now; None if that is nothing."""
         if delta.finish_reason in ("abort", "error"):
@@ -122,16 +180,17 @@ class Gate:
         is_last = delta.finish_reason is not None
         verdicts = await self._inspect(new_text, new_tokens, is_last=is_last)
         self._text += new_text
-        upto = min(verdict.release_upto for verdict in verdicts)
         for verdict in verdicts:
             self._redactions.extend(verdict.redactions)
         for guard, verdict in zip(self._guards, verdicts, strict=True):
-            if verdict.action == "block" and verdict.release_upto == upto:
-                return self._ended(delta, upto, guard)
+            if verdict.action == "block":
+                return self._ended(delta, await self._end_before(verdict, verdicts), guard)
         if is_last:
             return self._release(delta, len(self._text), is_whole=True)
-        shown = self._release(delta, upto, is_whole=False)
-        return shown if shown.text or shown.token_ids or shown.prompt_logprobs else None
+        upto = min(verdict.release_upto for verdict in verdicts)
+        if upto <= self._released and not self._echo and self._prompt_logprobs is None:
+            return None
+        return self._release(delta, upto, is_whole=False)
 
     async def _inspect(
         self, new_text: str, new_tokens: Sequence[tuple[int, int]], *, is_last: bool
@@ -141,6 +200,16 @@ class Gate:
             for guard in self._guards
         ]
         return [await asked[0]] if len(asked) == 1 else list(await asyncio.gather(*asked))
+
+    async def _end_before(self, block: Verdict, verdicts: Sequence[Verdict]) -> int:
+        """Characters that may leave of a text that a guard ends: the others decide the rest now."""
+        upto = block.release_upto
+        for guard, verdict in zip(self._guards, verdicts, strict=True):
+            if verdict.action != "block" and verdict.release_upto < upto:
+                verdict = await guard.inspect(self._text, "", (), is_last=True)
+                self._redactions.extend(verdict.redactions)
+            upto = min(upto, verdict.release_upto)
+        return max(upto, self._released)
 
     def _take_tokens(self, delta: Delta) -> list[tuple[int, int]]:
         found = []
@@ -207,3 +276,10 @@ class Gate:
                 pieces += [self._text[start:low], _VISIBLE.sub(_BLACK, self._text[low:high])]
                 start = high
         return "".join((*pieces, self._text[start:end]))
+
+
+def _with_reports(delta: Delta, shown: Delta | None) -> Delta:
+    """A delta that was not held back, with what guards found if it is the last."""
+    if shown is None or shown.reports is None:
+        return delta
+    return dataclasses.replace(delta, reports=shown.reports)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from api.errors import MissingExtraError
-from api.gate import Gate, TokenEnds
+from api.gate import Gate, TokenEnds, TokenLengths
 from api.guard_config import GuardConfig
 from api.guard_fields import GuardFields
 from api.side_metrics import Verdicts
@@ -53,6 +53,7 @@ class Guards:
         self.scoring = scoring
         self.tracer = tracer
         self.verdicts = Verdicts()
+        self._lengths: TokenLengths | None = None
 
     def load(self) -> None:
         """Load what requests may need.
@@ -151,7 +152,9 @@ class Guards:
         policy, recital = self._safety(fields), self._memorization(fields)
         if policy.action == "off" and recital.action == "off":
             return None
-        ends = TokenEnds(tokenizer, request.prompt_token_ids, echo=request.echo)
+        if self._lengths is None or self._lengths.tokenizer is not tokenizer:
+            self._lengths = TokenLengths(tokenizer)
+        ends = TokenEnds(self._lengths, request.prompt_token_ids, echo=request.echo)
         offset = len(ends.prompt_text)
         guards: list[Guard] = []
         if policy.action != "off" and self.scoring is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from api.gate import TokenEnds
+from api.gate import TokenEnds, TokenLengths
 from api.outputs.record import OutputRecord
 from model.tokenizer import Tokenizer
 from serving.request import GenerationOutput, GenerationRequest
@@ -24,7 +24,8 @@ def to_record(
     """What the output log is told of a call's finished choice; `request` is one of its prompt's."""
     text = output.text
     if call.echo:
-        prompt_text = TokenEnds(tokenizer, request.prompt_token_ids, echo=True).prompt_text
+        lengths = TokenLengths(tokenizer)
+        prompt_text = TokenEnds(lengths, request.prompt_token_ids, echo=True).prompt_text
         text = text.removeprefix(prompt_text)
     prompt = call.prompts[index // call.n]
     return OutputRecord(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from api.gate import TokenEnds
+from api.gate import TokenEnds, TokenLengths
 from api.service import CompletionService
 from memorization.guard import near_dict, recited_tokens, span_dict
 
@@ -28,7 +28,7 @@ async def search_text(
     tokens = await service.tokens.encode(text)
     spans = await tracer.longest_matches(tokens, policy.min_tokens)
     near = await tracer.near_duplicates(text)
-    follow = TokenEnds(tokenizer, (), echo=False)
+    follow = TokenEnds(TokenLengths(tokenizer), (), echo=False)
     ends = [0, *(follow.push(token) for token in tokens)]
     return {
         "min_tokens": policy.min_tokens,

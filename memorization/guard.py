@@ -52,9 +52,20 @@ class MemorizationGuard:
         self._verdict: MemorizationVerdict = "passed"
         self._reasons: list[str] = []
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether text waits until it is compared."""
+        return self._policy.action != "annotate"
+
     async def screen(self, prompt: str, token_ends: Sequence[int]) -> GuardVerdict:
         """Let every prompt through: what people quote is theirs to quote."""
         return GuardVerdict("release", 0)
+
+    def is_due(self, new_text: str, num_new_tokens: int) -> bool:
+        """See `serving.guard.Guard`; under annotate only the end decides."""
+        if self._policy.action == "annotate":
+            return False
+        return len(self._tokens) + num_new_tokens >= self._checked + self._stride
 
     async def inspect(
         self,

@@ -15,6 +15,7 @@ from safety.windows import Window, Windows
 
 SafetyVerdict: TypeAlias = Literal["passed", "flagged", "redacted", "blocked", "unscored"]
 _MAX_SPANS = 64
+_LOOK_EVERY_TOKENS = 64  # under annotate, where nothing waits
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -130,6 +131,11 @@ class SafetyGuard:
         self._reasons: list[str] = []
 
     @property
+    def holds_back(self) -> bool:
+        """Whether text waits for its score."""
+        return self._policy.action != "annotate"
+
+    @property
     def screens_prompt(self) -> bool:
         """Whether the policy has prompts scored."""
         return self._policy.prompt
@@ -151,6 +157,12 @@ class SafetyGuard:
             f"prompt: {self._reason(self._prompt_span) if self._prompt_span else judge.failure}"
         )
         return GuardVerdict("block", 0, tuple(self._reasons))
+
+    def is_due(self, new_text: str, num_new_tokens: int) -> bool:
+        """See `serving.guard.Guard`."""
+        if self._policy.action == "annotate":
+            return num_new_tokens >= _LOOK_EVERY_TOKENS
+        return self._windows.is_due(new_text, num_new_tokens)
 
     async def inspect(
         self,

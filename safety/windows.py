@@ -17,6 +17,9 @@ from collections.abc import Iterable
 _SENTENCE_END = re.compile(
     r"""[.!?\u2026]+["'\u201d\u2019)\]]*(?=\s)|[\u3002\uff01\uff1f]|\n[^\S\n]*\n"""
 )
+_MAY_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f\n]")
+# With these at its end a text may turn out to end a sentence when the next character is known.
+_OPEN_ENDS = tuple(".!?\u2026\"'\u201d\u2019)]\n \t")
 _MAX_CONTEXT_CHARACTERS = 600
 
 
@@ -44,11 +47,20 @@ class Windows:
         self._token_ends: deque[int] = deque()  # of tokens that end behind `_start`
         self._start = 0  # of the open window
         self._sentence = 0  # start of the sentence that the open window is in, or before
+        self._is_open = False  # the text that was seen may end a sentence
 
     @property
     def decided(self) -> int:
         """Characters in closed windows; the rest is still to be cut."""
         return self._start
+
+    def is_due(self, new_text: str, num_new_tokens: int) -> bool:
+        """Whether a window may close with what came since the last `push`."""
+        return (
+            self._is_open
+            or len(self._token_ends) + num_new_tokens >= self._max_tokens
+            or _MAY_END.search(new_text) is not None
+        )
 
     def push(self, text: str, token_ends: Iterable[int], *, is_last: bool) -> list[Window]:
         """The windows that are closed by now.
@@ -64,6 +76,7 @@ class Windows:
             windows.append(self._close(text, end))
         if is_last and self._start < len(text):
             windows.append(self._close(text, len(text)))
+        self._is_open = text.endswith(_OPEN_ENDS)
         return windows
 
     def _next_end(self, text: str) -> int | None:

@@ -41,6 +41,10 @@ class Guard(Protocol):
         """What its report is called in a response: `safety`, `memorization`."""
 
     @property
+    def holds_back(self) -> bool:
+        """Whether text waits for its verdicts; if not, they change nothing."""
+
+    @property
     def screens_prompt(self) -> bool:
         """Whether it wants to see the prompt first."""
 
@@ -48,6 +52,12 @@ class Guard(Protocol):
         """Look at the prompt before anything is generated; a block means that nothing is.
 
         `token_ends` has for each of its tokens the characters up to the token's end.
+        """
+
+    def is_due(self, new_text: str, num_new_tokens: int) -> bool:
+        """Whether it could decide more than before, shown what came since it was last asked.
+
+        Asked at each delta, so that `inspect` need not be. False where nothing would change.
         """
 
     async def inspect(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from api.errors import NotReadyError
@@ -17,7 +17,6 @@ from memorization.policy import MAX_SPAN_TOKENS, MIN_SPAN_TOKENS
 from memorization.tracing import UntracedError
 
 MinTokens = Annotated[int, Field(ge=MIN_SPAN_TOKENS, le=MAX_SPAN_TOKENS)]
-MAX_QUERY_CHARACTERS = 8192
 
 
 class SearchRequest(Body):
@@ -43,35 +42,21 @@ class SearchResponse(BaseModel):
 
 
 def memorization_routes(service: CompletionService) -> APIRouter:
-    """The routes over the service's index."""
+    """The route over the service's index."""
     router = APIRouter(route_class=JsonRoute, tags=["memorization"])
 
-    async def search(text: str, min_tokens: int | None) -> SearchResponse:
-        try:
-            found = await search_text(service, text, min_tokens)
-        except UntracedError as error:
-            raise NotReadyError(f"text was not looked up: {error}", retry_after_s=1.0) from None
-        return SearchResponse.model_validate(found)
-
+    # No GET: texts in addresses end up in the logs of servers and proxies.
     @router.post(
         "/v1/memorization/search",
         summary="Was this text in the training data?",
         responses=json_errors(400, 413, 415, 503),
     )
-    async def post_search(body: SearchRequest) -> SearchResponse:
+    async def search(body: SearchRequest) -> SearchResponse:
         """Runs of the text that the training data has word for word, and where."""
-        return await search(body.text, body.min_tokens)
-
-    @router.get(
-        "/v1/memorization/search",
-        summary="Was this short text in the training data?",
-        responses=json_errors(400, 503),
-    )
-    async def get_search(
-        text: Annotated[str, Query(max_length=MAX_QUERY_CHARACTERS)],
-        min_tokens: Annotated[int | None, Query(ge=MIN_SPAN_TOKENS, le=MAX_SPAN_TOKENS)] = None,
-    ) -> SearchResponse:
-        """As the POST, for a text that fits a link."""
-        return await search(text, min_tokens)
+        try:
+            found = await search_text(service, body.text, body.min_tokens)
+        except UntracedError as error:
+            raise NotReadyError(f"text was not looked up: {error}", retry_after_s=1.0) from None
+        return SearchResponse.model_validate(found)
 
     return router

@@ -39,6 +39,11 @@ class StreamDecoder:
         return self._utf8.decode(data)
 
     @property
+    def is_at_start(self) -> bool:
+        """Whether the next token opens the text."""
+        return self._at_start
+
+    @property
     def is_mid_character(self) -> bool:
         """Whether bytes of an unfinished character are held back."""
         return bool(self._utf8.getstate()[0])
