@@ -163,9 +163,7 @@ class Gate:
         self._unseen_tokens += len(delta.token_ids)
         if delta.finish_reason is not None:
             return True
-        return any(
-            guard.is_due(self._unseen_text, self._unseen_tokens) for guard in self._guards
-        )
+        return any(guard.is_due(self._unseen_text, self._unseen_tokens) for guard in self._guards)
 
     async def _pass(self, delta: Delta) -> Delta | None:
         """What may leave now; None if that is nothing."""

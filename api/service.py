@@ -193,6 +193,7 @@ class CompletionService:
             DeadlineError: The call's deadline passed; nothing of it goes on.
             TalipotError: The engine refused or failed; nothing of the call goes on.
         """
+        tokenizer = self.host.tokenizer  # now: while the server drains there is none to ask for
         outputs = await gather([self._collect(call, request) for request in requests])
         per_prompt = call.candidates
         usage = total_usage([output.usage for output in outputs], per_prompt)
@@ -205,7 +206,7 @@ class CompletionService:
         if self.outputs is not None:
             for index, output in enumerate(choices):
                 request = requests[index // call.n * per_prompt]
-                self.outputs.put(to_record(call, request, index, output, self.host.tokenizer))
+                self.outputs.put(to_record(call, request, index, output, tokenizer))
         return Completion(choices=tuple(choices), usage=usage)
 
     def stream(
@@ -274,12 +275,13 @@ class CompletionService:
     ) -> AsyncGenerator[Delta, None]:
         """A choice's deltas; when it is finished it goes to the output log."""
         passed: list[Delta] = []
+        tokenizer = self.host.tokenizer  # now: while the server drains there is none to ask for
         async with aclosing(self.guarded(call, request)) as deltas:
             async for delta in deltas:
                 passed.append(delta)
                 if delta.finish_reason is not None and self.outputs is not None:
                     output = collect(passed)
-                    self.outputs.put(to_record(call, request, index, output, self.host.tokenizer))
+                    self.outputs.put(to_record(call, request, index, output, tokenizer))
                 yield delta
 
     async def _numbered(
