@@ -56,6 +56,7 @@ MODES = (
         GuardFields(memorization={"action": "block", "min_tokens": 1024}),
     ),
     Mode("output log", GuardFields(), is_logged=True),
+    Mode("off again", GuardFields()),  # how far two equal runs are apart
 )
 
 
