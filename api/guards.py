@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ from serving.errors import RequestError
 from serving.guard import Guard
 from serving.request import GenerationRequest, SamplingParams
 
+_LOGGER = logging.getLogger("talipot")
 NO_SCORER = NO_INDEX = "none"
 _Policy = TypeVar("_Policy", SafetyPolicy, MemorizationPolicy)
 
@@ -82,18 +84,21 @@ class Guards:
         """Open the index of the training data, whose token ids must be the model's.
 
         Raises:
-            ConfigError: The index cannot be opened, is of another tokenizer, or is not there and
-                the policy needs it.
+            ConfigError: The index that the configuration names cannot be opened or is of another
+                tokenizer, or there is none and the policy needs one.
         """
-        location = self._config.memorization_index
-        if location is None and model_name in embedded_indexes():
-            location = model_name
-        if location is not None and location != NO_INDEX and self.tracer is None:
+        named = self._config.memorization_index
+        location = named or (model_name if model_name in embedded_indexes() else NO_INDEX)
+        if location != NO_INDEX and self.tracer is None:
             try:
                 index = open_index(location, tokenizer)
             except MemorizationError as error:
-                raise ConfigError(f"memorization_index={location}: {error}") from None
-            self.tracer = Tracer(index, timeout_s=self._config.index_timeout_s)
+                if named is not None:
+                    raise ConfigError(f"memorization_index={named}: {error}") from None
+                # A model of our model's name that is not ours: it is served all the same.
+                _LOGGER.warning("no index of the training data: %s", error)
+            else:
+                self.tracer = Tracer(index, timeout_s=self._config.index_timeout_s)
         try:
             if self.memorization.action != "off":
                 self.require_tracer(self.memorization)
