@@ -1,5 +1,8 @@
+from collections.abc import Iterator
+
 import jax
 import numpy as np
+import pytest
 from flax import nnx
 
 from safety.scorers.embedded.forward import Network
@@ -7,9 +10,17 @@ from safety.scorers.embedded.training.batches import NUM_BUCKETS, Encoder
 from safety.scorers.embedded.training.network import EmbeddedNetwork
 from safety.scorers.embedded.training.train import Examples, Recipe, fit, spelling
 from safety.scorers.embedded.weights import load_weights, save_weights
+from safety.scorers.embedded.words import pieces as bucket_numbers
 from safety.scorers.embedded.words import split_words
 
 VOCABULARY = ["you", "are", "good", "bad", "not", "."]
+
+
+@pytest.fixture(autouse=True)
+def _optax_promotes() -> Iterator[None]:
+    """Optax's Adam raises floats to integer powers, which the strict rules refuse."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 def _network(seed: int) -> tuple[EmbeddedNetwork, np.ndarray]:
@@ -26,7 +37,7 @@ def test_numpy_computes_what_flax_does(tmp_path):
     path = tmp_path / "weights.safetensors"
     save_weights(network.weights(VOCABULARY, pieces, calibration, "t"), path)
 
-    texts = ["you are good.", "you", "are you not unbelievably bad . " * 6, "zzz qqq"]
+    texts = ["you are good.", "you", "are you not unbelievably bad . " * 6, "zug qop"]
     encoder = Encoder(VOCABULARY)
     network.eval()
     expected = np.zeros((len(texts), 6), np.float32)
@@ -68,7 +79,5 @@ def test_pieces_spell_the_words_they_were_fitted_to():
     words = [f"{a}{b}ing" for a in ("walk", "talk", "read") for b in ("", "s", "ly")]
     vectors = random.normal(size=(len(words), 8)).astype(np.float32)
     pieces = spelling(words, vectors, seed=0, steps=60)
-    from safety.scorers.embedded.words import pieces as buckets
-
-    spelt = np.stack([pieces[buckets(word, NUM_BUCKETS)].mean(axis=0) for word in words])
+    spelt = np.stack([pieces[bucket_numbers(word, NUM_BUCKETS)].mean(axis=0) for word in words])
     assert ((spelt - vectors) ** 2).mean() < 0.05
