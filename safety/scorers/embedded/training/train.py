@@ -48,7 +48,7 @@ class Recipe:
     """
 
     version: str = "1"
-    width: int = 96
+    width: int = 80
     epochs: int = 7
     batch: int = 256
     learning_rate: float = 3e-3
