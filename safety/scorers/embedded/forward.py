@@ -85,7 +85,8 @@ class Network:
         weights = self._weights
         index = weights.vocabulary.get(word)
         if index is not None:
-            return weights.words[index].astype(np.float32) * weights.word_scales[index]
+            own = weights.words[index].astype(np.float32) * weights.word_scales[index]
+            return np.asarray(own)
         buckets = pieces(word, len(weights.pieces))
         vectors = weights.pieces[buckets].astype(np.float32) * weights.piece_scales[buckets, None]
         return np.asarray(vectors.mean(axis=0), np.float32)
