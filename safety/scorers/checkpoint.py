@@ -69,8 +69,8 @@ def find_checkpoint(name: str) -> Path:
                 f"detoxify model {name!r} is neither a file nor one of its types: {types}"
             )
         return path
-    url = MODEL_URLS[name]
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    url = str(MODEL_URLS[name])
+    path = Path(str(torch.hub.get_dir())) / "checkpoints" / url.rpartition("/")[2]
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         digest = re.search(r"-([0-9a-f]{8,})\.", path.name)
@@ -92,6 +92,7 @@ def read_checkpoint(name: str) -> Checkpoint:
         CheckpointError: It cannot be fetched, is damaged, or holds more than data.
     """
     import torch
+    from detoxify.detoxify import MODEL_URLS
 
     path = find_checkpoint(name)
     try:
@@ -115,7 +116,7 @@ def read_checkpoint(name: str) -> Checkpoint:
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is no Detoxify checkpoint: it lacks {error}") from error
     return Checkpoint(
-        name=name if name != str(path) else path.stem,
+        name=name if name in MODEL_URLS else path.stem,
         arguments=arguments,
         state=state,
         labels=labels,
