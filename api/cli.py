@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from api.cli_index import index_app
 from api.config import (
     BatchConfig,
     ExportConfig,
@@ -44,6 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(index_app, name="index", rich_help_panel="Watch a model")
 _errors = Console(stderr=True)
 
 

@@ -5,6 +5,7 @@ TalipotError                                 (model.errors)
 ├── ShuttingDownError      shutting_down         the server no longer admits requests
 ├── StartupError           startup_failed        the server cannot start
 ├── MissingExtraError      missing_extra         a command needs an optional dependency
+├── SideError              (its own)         an error of a side package, under its own code
 ├── DeadlineError          deadline_exceeded     a request's deadline passed before its end
 ├── BatchError             batch_failed          a batch cannot go on
 ├── OutputLogError         output_log_failed     the output log's store does not answer
@@ -64,6 +65,15 @@ class MissingExtraError(TalipotError):
     """A command needs an optional dependency that is not installed."""
 
     code = "missing_extra"
+
+
+class SideError(TalipotError):
+    """An error of a package that imports nothing of ours, as one of ours."""
+
+    def __init__(self, message: str, *, code: str) -> None:
+        """Keep the error's own code."""
+        super().__init__(message)
+        self.code = code
 
 
 class DeadlineError(TalipotError):

@@ -219,7 +219,7 @@ def _command_line_type(annotation: Any, default: Any) -> tuple[Any, Any]:
     if _is_tuple_of(int, annotation):
         return (str | None), (None if default is None else ",".join(map(str, default)))
     if _is_tuple_of(str, annotation):
-        return list[str], list(default)
+        return list[str], default if default is inspect.Parameter.empty else list(default)
     return annotation, default
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import hashlib
 import io
 import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeAlias, cast
 
 from memorization.errors import CorpusError
 
@@ -22,6 +23,7 @@ _JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".jsonl.zst")
 _PARQUET_SUFFIX = ".parquet"
 _TEXT_SUFFIXES = (".txt", ".md", ".text")
 _PARQUET_ROWS = 256
+_SAMPLE_BYTES = 1 << 16
 
 MAX_DOCUMENT_BYTES = 1 << 30
 """Longest line or text file that is read, in bytes: longer is no document but a mistake."""
@@ -106,41 +108,48 @@ def _open(path: Path) -> IO[bytes]:
         case ".xz":
             return lzma.open(path, "rb")
         case ".zst":
-            return _open_zstandard(path)
+            return io.BufferedReader(_ZstandardStream(path), _SAMPLE_BYTES)
         case _:
             return path.open("rb")
 
 
-def _open_zstandard(path: Path) -> IO[bytes]:
-    import zstandard
-
-    try:
-        reader = zstandard.open(path, "rb")
-        return io.BufferedReader(_ZstandardStream(reader))
-    except zstandard.ZstdError as error:
-        raise CorpusError(f"{path} cannot be read: {error}") from error
-
-
 class _ZstandardStream(io.RawIOBase):
-    """A zstandard reader whose errors are `OSError`, as those of the other decompressors are."""
+    """Decompresses zstandard frames, and raises OSError where they are damaged or cut off."""
 
-    def __init__(self, reader: Any) -> None:
-        self._reader = reader
+    def __init__(self, path: Path) -> None:
+        from zstandard import ZstdDecompressor, ZstdError
+
+        self._file = path.open("rb")
+        self._start = ZstdDecompressor().decompressobj
+        self._frame = self._start()
+        self._is_inside = False
+        self._error = ZstdError
+        self._ready = b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        import zstandard
-
-        try:
-            found: int = self._reader.readinto(buffer)
-        except zstandard.ZstdError as error:
-            raise OSError(str(error)) from error
-        return found
+        while not self._ready:
+            packed = self._frame.unused_data or self._file.read(_SAMPLE_BYTES)
+            if not packed:
+                if self._is_inside:
+                    raise OSError("the compressed file ends in the middle")
+                return 0
+            if self._frame.eof:
+                self._frame = self._start()
+            try:
+                self._ready = self._frame.decompress(packed)
+            except self._error as error:
+                raise OSError(str(error)) from error
+            self._is_inside = not self._frame.eof
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
 
     def close(self) -> None:
-        self._reader.close()
+        self._file.close()
         super().close()
 
 
@@ -220,3 +229,25 @@ def _read_text(path: Path) -> Iterator[Document]:
     except UnicodeDecodeError as error:
         raise CorpusError(f"{path}: byte {error.start} is not UTF-8: {error.reason}") from None
     yield Document(id=str(path), title=path.stem, source=path.name, text=text)
+
+
+Sample: TypeAlias = tuple[str, int, str]
+"""What a corpus file is recognised by: name, bytes, and a hash of its ends."""
+
+
+def sample_file(path: Path) -> Sample:
+    """Recognise a corpus file without reading it all.
+
+    Raises:
+        CorpusError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, io.SEEK_END)
+            file.seek(0)
+            ends = file.read(_SAMPLE_BYTES)
+            file.seek(max(0, size - _SAMPLE_BYTES))
+            ends += file.read(_SAMPLE_BYTES)
+    except OSError as error:
+        raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
+    return path.name, size, hashlib.sha256(ends).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from memorization.disk_index import DiskIndex
 from memorization.errors import TrainingIndexError
 from memorization.fingerprint_index import FingerprintIndex
 from memorization.index import TrainingIndex
@@ -35,17 +36,26 @@ def open_index(location: str, tokenizer: IndexTokenizer) -> TrainingIndex:
     """Open an index.
 
     Args:
-        location: An embedded model's name, or a file of fingerprints.
+        location: An embedded model's name, a folder of `talipot index build`, a file of
+            fingerprints, or `redis://HOST:PORT/DB?name=NAME`.
         tokenizer: The tokenizer whose ids will be looked up.
 
     Raises:
         TrainingIndexError: There is no such index, or it is damaged.
+        IndexUnavailableError: Redis does not answer.
         TokenizerMismatchError: It was built with another tokenizer.
     """
     path = Path(location)
     index: TrainingIndex
     if location in embedded_indexes():
         index = open_embedded(location)
+    elif location.startswith(("redis://", "rediss://")):
+        from memorization.redis_build import connect
+        from memorization.redis_index import RedisIndex
+
+        index = RedisIndex.open(*connect(location))
+    elif path.is_dir():
+        index = DiskIndex.open(path)
     elif path.is_file():
         index = FingerprintIndex.open(path)
     else:

@@ -79,7 +79,7 @@ def build_suffix_array(stored: Stored) -> NDArray[np.int32]:
         raise TrainingIndexError(
             f"{stored.nbytes} bytes of tokens exceed the {np.iinfo(np.int32).max} of one shard"
         )
-    by_byte = divsufsort(np.ascontiguousarray(stored).view(np.uint8))
+    by_byte = divsufsort(_big_endian(stored).view(np.uint8))
     # Suffixes that begin inside a token are sorted too, and are of no use.
     aligned = by_byte[by_byte % width == 0]
     suffixes: NDArray[np.int32] = aligned // np.int32(width)
@@ -92,8 +92,14 @@ def build_keys(stored: Stored, suffixes: NDArray[np.int32]) -> NDArray[np.uint64
     return words[np.minimum(suffixes[::_KEY_EVERY], len(words) - 1)].astype(np.uint64)
 
 
+def _big_endian(stored: Stored) -> Stored:
+    """The same values, big-endian: numpy's own operations turn arrays to the machine's order."""
+    return np.ascontiguousarray(stored, stored.dtype.newbyteorder(">"))
+
+
 def _words(stored: Stored) -> NDArray[Any]:
     """The 8 bytes that begin at each token, big-endian uint64[tokens - 8 bytes of tokens + 1]."""
+    stored = _big_endian(stored)
     width = stored.dtype.itemsize
     count = len(stored) - _WORD_BYTES // width + 1
     return np.ndarray((count,), ">u8", buffer=stored, strides=(width,))
@@ -129,7 +135,7 @@ class SuffixArray:
         last = len(self._suffixes) - 1
         before = self._common(words, starts, np.maximum(above - 1, 0))
         after = self._common(words, starts, np.minimum(above, last))
-        lengths: Int64 = np.maximum(before, after)
+        lengths: Int64 = np.maximum(before, after).astype(np.int64)
         return lengths
 
     def ranges(self, query: Stored, starts: Int64, lengths: Int64) -> tuple[Int64, Int64]:
@@ -208,6 +214,7 @@ class SuffixArray:
         """Tokens before the first that differs, at most a word's."""
         bits = 8 * self._width
         count = np.zeros(len(difference), np.int64)
-        for token in range(1, self._per_word + 1):
-            count += difference < np.uint64(1 << (64 - bits * token)) if token * bits < 64 else 0
-        return count + (difference == 0)
+        for token in range(1, self._per_word):
+            count += difference < np.uint64(1 << (64 - bits * token))
+        count += difference == 0
+        return count
