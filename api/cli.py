@@ -24,6 +24,7 @@ from api.config import (
     PlanConfig,
     ServeConfig,
     TrainConfig,
+    WorkerConfig,
 )
 from api.errors import MissingExtraError
 from api.installation import check_packages, version
@@ -114,6 +115,20 @@ def batch(config: BatchConfig) -> None:
     from api.batch.command import run_batch
 
     sys.exit(run_batch(config))
+
+
+@app.command(rich_help_panel="Use a model")
+@from_options(WorkerConfig)
+def worker(config: WorkerConfig) -> None:
+    """Look at what servers said: score every generation in the output log.
+
+    Any number of workers may share a log; what one leaves undone, another takes up. Ctrl-C or
+    SIGTERM ends it after the batch.
+    """
+    check_packages()
+    from api.worker import run_worker
+
+    run_worker(config)
 
 
 @app.command(rich_help_panel="Use a model")

@@ -10,7 +10,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from api.config_checks import check_range
+from api.guard_config import GuardConfig, OutputConfig
+from api.outputs.log import GROUPS
 from api.quantities import parse_quantity
+from memorization.policy import MAX_SPAN_TOKENS, MIN_SPAN_TOKENS
 from model.errors import ConfigError
 from serving.chip import CHIPS, Calibration, Chip, ChipName
 from serving.config import EngineConfig
@@ -36,6 +40,59 @@ _GENERATE_OPTIONS = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkerConfig:
+    """Settings of `talipot worker`.
+
+    Attributes:
+        groups: What to do, one an option: safety scores, memorization looks texts up.
+        scorer: What scores texts.
+        model: The model whose texts these are; its tokenizer reads them.
+        memorization_index: Index of the training data: an embedded model's name, a file or a
+            folder; the model's own if not given.
+        memorization_min_tokens: Consecutive training tokens that count as recited.
+        batch_size: Generations that are taken at a time.
+        max_deliveries: Tries after which a generation that cannot be processed is given up.
+        log_level: Least severe messages to log.
+        outputs: Where generations come from.
+
+    Raises:
+        ConfigError: A field is out of range; the message names field, value and limit.
+    """
+
+    groups: tuple[str, ...] = GROUPS
+    scorer: str = "embedded"
+    model: str = dataclasses.field(default=DEFAULT_MODEL, metadata={"flag": "-m"})
+    memorization_index: str | None = None
+    memorization_min_tokens: int = 50
+    batch_size: int = 64
+    max_deliveries: int = 5
+    log_level: LogLevel = "info"
+    outputs: OutputConfig = dataclasses.field(
+        default_factory=OutputConfig,
+        metadata={
+            "panel": "Output log",
+            "only": ("data_dir", "log_max_records", "log_max_age_s", "log_lease_s"),
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Check every field of our own."""
+        for group in self.groups:
+            if group not in GROUPS:
+                raise ConfigError(f"groups has {group!r}; known are {', '.join(GROUPS)}")
+        if not self.groups:
+            raise ConfigError("groups=() must name at least 1 group")
+        check_range(
+            "memorization_min_tokens",
+            self.memorization_min_tokens,
+            MIN_SPAN_TOKENS,
+            MAX_SPAN_TOKENS,
+        )
+        check_range("batch_size", self.batch_size, 1, 4096)
+        check_range("max_deliveries", self.max_deliveries, 1, 1000)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ServeConfig:
     """Settings of `talipot serve`.
 
@@ -57,6 +114,9 @@ class ServeConfig:
         log_level: Least severe messages to log.
         access_log: Log a line for each HTTP request.
         engine: How the model is run.
+        guards: How requests are watched.
+        output_log: Keep every finished generation for side pipelines.
+        outputs: Where they are kept.
 
     Raises:
         ConfigError: A field is out of range; the message names field, value and limit.
@@ -78,6 +138,13 @@ class ServeConfig:
     engine: EngineConfig = dataclasses.field(
         default_factory=EngineConfig, metadata={"panel": "Engine"}
     )
+    guards: GuardConfig = dataclasses.field(
+        default_factory=GuardConfig, metadata={"panel": "Safety and memorization"}
+    )
+    output_log: bool = dataclasses.field(default=True, metadata={"panel": "Output log"})
+    outputs: OutputConfig = dataclasses.field(
+        default_factory=OutputConfig, metadata={"panel": "Output log"}
+    )
 
     def __post_init__(self) -> None:
         """Check every field of our own; the engine's config checks itself."""
@@ -85,16 +152,16 @@ class ServeConfig:
             raise ConfigError("model='' must name an embedded model or a folder")
         if self.served_model_name == "":
             raise ConfigError("served_model_name='' must hold at least 1 character")
-        _check_range("port", self.port, 0, 65535)
-        _check_range("grpc_port", self.grpc_port, 0, 65535)
+        check_range("port", self.port, 0, 65535)
+        check_range("grpc_port", self.grpc_port, 0, 65535)
         if self.grpc and self.grpc_port == self.port != 0:
             raise ConfigError(
                 f"grpc_port={self.grpc_port} must differ from port={self.port}, which HTTP has"
             )
-        _check_range("max_body_bytes", self.max_body_bytes, 1024, 1 << 30)
-        _check_range("max_choices", self.max_choices, 1, 65536)
-        _check_range("max_batch_in_flight", self.max_batch_in_flight, 1, 65536)
-        _check_range("drain_timeout_s", self.drain_timeout_s, 0, 86400)
+        check_range("max_body_bytes", self.max_body_bytes, 1024, 1 << 30)
+        check_range("max_choices", self.max_choices, 1, 65536)
+        check_range("max_batch_in_flight", self.max_batch_in_flight, 1, 65536)
+        check_range("drain_timeout_s", self.drain_timeout_s, 0, 86400)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -171,9 +238,9 @@ class BatchConfig:
         host, _, port = self.target.rpartition(":")
         if not host or not port.isdecimal():
             raise ConfigError(f"target={self.target!r} must be HOST:PORT")
-        _check_range("port of target", int(port), 1, 65535)
-        _check_range("max_in_flight", self.max_in_flight, 1, 65536)
-        _check_range("give_up_after_s", self.give_up_after_s, 0, 7 * 86400)
+        check_range("port of target", int(port), 1, 65535)
+        check_range("max_in_flight", self.max_in_flight, 1, 65536)
+        check_range("give_up_after_s", self.give_up_after_s, 0, 7 * 86400)
         if self.requests.resolve() == self.results.resolve():
             raise ConfigError(f"results={self.results} must be another file than requests")
 
@@ -260,9 +327,9 @@ class PlanConfig:
 
     def __post_init__(self) -> None:
         """Check every field of our own, and that the quantities can be read."""
-        _check_range("chips", self.chips, 1, 1 << 16)
-        _check_range("batch", self.batch, 1, 1 << 20)
-        _check_range("context", self.context, 1, 1 << 24)
+        check_range("chips", self.chips, 1, 1 << 16)
+        check_range("batch", self.batch, 1, 1 << 20)
+        check_range("context", self.context, 1, 1 << 24)
         self.data_sheet()
 
     def data_sheet(self) -> Chip:
@@ -282,8 +349,3 @@ class PlanConfig:
         if given:
             given["name"] = f"{self.chip} (changed)"
         return dataclasses.replace(CHIPS[self.chip], **given)
-
-
-def _check_range(field: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{field}={value} must be from {low} to {high}")

@@ -8,6 +8,8 @@ TalipotError                                 (model.errors)
 ├── SideError              (its own)         an error of a side package, under its own code
 ├── DeadlineError          deadline_exceeded     a request's deadline passed before its end
 ├── BatchError             batch_failed          a batch cannot go on
+├── OutputLogError         output_log_failed     the output log's store does not answer
+├── UnknownGenerationError not_found             no generation of that id is in the output log
 ├── AuthenticationError    invalid_api_key       no API key, or one that is not known
 ├── BodyTooLargeError      body_too_large        a request body passes the limit
 ├── MediaTypeError         unsupported_media_type  a body is not JSON by its own word
@@ -84,6 +86,19 @@ class BatchError(TalipotError):
     """`talipot batch` cannot begin or go on; the message says what to do."""
 
     code = "batch_failed"
+
+
+class OutputLogError(TalipotError):
+    """The output log's store does not answer or refuses; trying again later may help."""
+
+    code = "output_log_failed"
+    retry_after_s = 2.0
+
+
+class UnknownGenerationError(TalipotError):
+    """The output log does not have the generation: never had it, not yet, or not any more."""
+
+    code = "not_found"
 
 
 class AuthenticationError(TalipotError):
@@ -169,6 +184,11 @@ _REPLIES: dict[str, tuple[HTTPStatus, str, GrpcStatus]] = {
     "not_ready": (HTTPStatus.SERVICE_UNAVAILABLE, "service_unavailable_error", "UNAVAILABLE"),
     "shutting_down": (HTTPStatus.SERVICE_UNAVAILABLE, "service_unavailable_error", "UNAVAILABLE"),
     "engine_stopped": (HTTPStatus.SERVICE_UNAVAILABLE, "service_unavailable_error", "UNAVAILABLE"),
+    "output_log_failed": (
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "service_unavailable_error",
+        "UNAVAILABLE",
+    ),
     "deadline_exceeded": (HTTPStatus.GATEWAY_TIMEOUT, "timeout_error", "DEADLINE_EXCEEDED"),
 }
 

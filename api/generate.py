@@ -10,6 +10,8 @@ from rich.console import Console
 
 from api.config import GenerateConfig
 from api.engine import load_engine
+from api.guard_config import GuardConfig
+from api.guards import NO_SCORER, Guards
 from api.host import EngineHost
 from api.metrics import ServingMetrics
 from api.service import CompletionCall, CompletionService
@@ -30,7 +32,8 @@ async def _generate(config: GenerateConfig) -> None:
     try:
         with Console(stderr=True).status(f"loading and compiling {config.model}"):
             await host.start()
-        service = CompletionService(host, ServingMetrics(host.stats), max_choices=1)
+        guards = Guards(GuardConfig(scorer=NO_SCORER))
+        service = CompletionService(host, ServingMetrics(host.stats), guards, max_choices=1)
         call = CompletionCall(
             model=host.model_name,
             prompts=(prompt,),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 import prometheus_client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -16,8 +16,8 @@ from prometheus_client.registry import Collector
 
 from serving.engine_stats import EngineStats
 
-Outcome = Literal["stop", "length", "cancelled", "rejected", "invalid", "error"]
-OUTCOMES: tuple[Outcome, ...] = ("stop", "length", "cancelled", "rejected", "invalid", "error")
+Outcome = Literal["stop", "length", "content_filter", "cancelled", "rejected", "invalid", "error"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 _TTFT_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _TPOT_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0)

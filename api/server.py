@@ -18,10 +18,13 @@ import uvicorn
 from api.config import ServeConfig
 from api.engine import load_engine, model_name
 from api.grpc.server import GrpcDoor
+from api.guards import Guards
 from api.host import EngineHost
 from api.http.app import create_hosted_app
 from api.metrics import ServingMetrics
 from api.service import CompletionService
+from api.side import output_writer
+from serving.engine import Engine
 
 _LOGGER = logging.getLogger("talipot")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -58,9 +61,23 @@ class _Server:
         self._config = config
         # Read before a port opens: a model that is not there is the command's error at once.
         name = config.served_model_name or model_name(config.model)
-        self._host = EngineHost(lambda: load_engine(config.model, config.engine), name)
+        guards = Guards(config.guards)
+
+        def load() -> Engine:
+            guards.load()  # first, since a policy that cannot be kept is no reason to load a model
+            engine = load_engine(config.model, config.engine)
+            guards.load_index(engine.model_name, engine.tokenizer)
+            return engine
+
+        self._host = EngineHost(load, name)
         metrics = ServingMetrics(self._host.stats)
-        service = CompletionService(self._host, metrics, max_choices=config.max_choices)
+        service = CompletionService(
+            self._host,
+            metrics,
+            guards,
+            output_writer(config, guards),
+            max_choices=config.max_choices,
+        )
         self._grpc = GrpcDoor(service, config) if config.grpc else None
         self._uvicorn = _QuietSignals(
             uvicorn.Config(

@@ -12,8 +12,14 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from api.errors import DeadlineError, ShuttingDownError
+from api.gate import Gate
+from api.guard_fields import GuardFields
+from api.guards import Guards
 from api.host import EngineHost
 from api.metrics import Outcome, ServingMetrics
+from api.outputs.writer import OutputWriter
+from api.recording import to_record
+from api.side_metrics import SideCollector
 from api.streams import gather, merge
 from api.tokens import Prompt, Tokens
 from model.errors import TalipotError
@@ -34,6 +40,7 @@ from serving.request import (
     collect,
 )
 from serving.sequence import CONSTRAINT
+from serving.stream import RequestStream
 
 _ABORTED_RETRY_AFTER_S = 5.0
 
@@ -52,6 +59,7 @@ class CompletionCall:
         priority: Calls with a smaller number leave the queue first.
         deadline_s: Seconds from its arrival in which the call must be finished; None for no limit.
         constraint: What every generated text must be; None for anything.
+        guards: What it asks of the guards.
 
     Raises:
         RequestError: `best_of` is below `n`.
@@ -66,6 +74,7 @@ class CompletionCall:
     priority: int = 0
     deadline_s: float | None = None
     constraint: Constraint | None = None
+    guards: GuardFields = dataclasses.field(default_factory=GuardFields)
 
     def __post_init__(self) -> None:
         """Check what no single field can."""
@@ -91,12 +100,32 @@ class Completion:
 class CompletionService:
     """Runs completions on the host's engine."""
 
-    def __init__(self, host: EngineHost, metrics: ServingMetrics, *, max_choices: int) -> None:
-        """Admit at most `max_choices` candidates (prompts x best_of) in one call."""
+    def __init__(
+        self,
+        host: EngineHost,
+        metrics: ServingMetrics,
+        guards: Guards,
+        outputs: OutputWriter | None = None,
+        *,
+        max_choices: int,
+    ) -> None:
+        """Admit at most `max_choices` candidates (prompts x best_of) in one call.
+
+        Finished generations go to `outputs`, if there are any.
+        """
         self.host = host
         self.metrics = metrics
+        self.guards = guards
+        self.outputs = outputs
+        metrics.registry.register(SideCollector(guards, outputs))
         self.tokens = Tokens(host)
         self.max_choices = max_choices
+
+    def close(self) -> None:
+        """End what the service has beside the engine; what is still to be logged is, briefly."""
+        self.guards.close()
+        if self.outputs is not None:
+            self.outputs.close()
 
     def check_model(self, name: str | None) -> None:
         """Accept the served model's name; None is the served model.
@@ -131,6 +160,7 @@ class CompletionService:
         """
         self.check_model(call.model)
         _ = self.host.engine  # says why, when there is none
+        self.guards.check(call.guards, call.params)
         total = len(call.prompts) * call.candidates
         if total > self.max_choices:
             raise RequestError(
@@ -171,7 +201,8 @@ class CompletionService:
             DeadlineError: The call's deadline passed; nothing of it goes on.
             TalipotError: The engine refused or failed; nothing of the call goes on.
         """
-        outputs = await gather([self._collect(request) for request in requests])
+        tokenizer = self.host.tokenizer  # now: while the server drains there is none to ask for
+        outputs = await gather([self._collect(call, request) for request in requests])
         per_prompt = call.candidates
         usage = total_usage([output.usage for output in outputs], per_prompt)
         choices: list[GenerationOutput] = []
@@ -180,33 +211,54 @@ class CompletionService:
             if per_prompt > call.n:
                 candidates = sorted(candidates, key=_mean_logprob, reverse=True)[: call.n]
             choices.extend(candidates)
+        if self.outputs is not None:
+            for index, output in enumerate(choices):
+                request = requests[index // call.n * per_prompt]
+                self.outputs.put(to_record(call, request, index, output, tokenizer))
         return Completion(choices=tuple(choices), usage=usage)
 
     def stream(
-        self, requests: Sequence[GenerationRequest]
+        self, call: CompletionCall, requests: Sequence[GenerationRequest]
     ) -> AsyncGenerator[tuple[int, Delta], None]:
-        """Run planned requests; yields (index of the request, delta) as they come.
+        """Run a planned call; yields (index of the request, delta) as they come.
 
         Raises while iterating what `complete` raises. Close the iterator to abort what still runs.
         """
         if len(requests) == 1:
-            return self._numbered(requests[0])
-        return merge([self.deltas(request) for request in requests])
+            return self._numbered(self._recorded(call, requests[0], 0))
+        return merge(
+            [self._recorded(call, request, index) for index, request in enumerate(requests)]
+        )
 
-    async def deltas(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
+    def guarded(
+        self, call: CompletionCall, request: GenerationRequest
+    ) -> AsyncGenerator[Delta, None]:
+        """One request's deltas as far as the guards let them."""
+        return self.deltas(request, self.guards.gate(call.guards, request, self.host.tokenizer))
+
+    async def deltas(
+        self, request: GenerationRequest, gate: Gate | None = None
+    ) -> AsyncGenerator[Delta, None]:
         """One request's deltas, measured; an abort by the engine becomes an error."""
         timer = self.metrics.watch()
         outcome: Outcome = "cancelled"
         tokens = 0
         try:
-            async with aclosing(self.host.engine.generate(request)) as deltas:
+            engine = self.host.engine
+            source: AsyncGenerator[Delta, None] | RequestStream
+            if gate is None:
+                source = engine.generate(request)
+            else:
+                source = gate.deltas(lambda: engine.generate(request))
+            async with aclosing(source) as deltas:
                 async for delta in deltas:
                     if delta.token_ids:
                         timer.token_arrived()
                         tokens += len(delta.token_ids)
                     if delta.finish_reason is not None:
                         _raise_unfinished(delta)
-                        outcome = "length" if delta.finish_reason == "length" else "stop"
+                        outcome = _outcome(delta)
+                        self.guards.verdicts.count(delta.reports)
                     yield delta
         except OverloadedError:
             outcome = "rejected"
@@ -222,14 +274,28 @@ class CompletionService:
         finally:
             timer.finish(outcome, tokens)
 
-    async def _collect(self, request: GenerationRequest) -> GenerationOutput:
-        async with aclosing(self.deltas(request)) as deltas:
+    async def _collect(self, call: CompletionCall, request: GenerationRequest) -> GenerationOutput:
+        async with aclosing(self.guarded(call, request)) as deltas:
             return collect([delta async for delta in deltas])
 
+    async def _recorded(
+        self, call: CompletionCall, request: GenerationRequest, index: int
+    ) -> AsyncGenerator[Delta, None]:
+        """A choice's deltas; when it is finished it goes to the output log."""
+        passed: list[Delta] = []
+        tokenizer = self.host.tokenizer  # now: while the server drains there is none to ask for
+        async with aclosing(self.guarded(call, request)) as deltas:
+            async for delta in deltas:
+                passed.append(delta)
+                if delta.finish_reason is not None and self.outputs is not None:
+                    output = collect(passed)
+                    self.outputs.put(to_record(call, request, index, output, tokenizer))
+                yield delta
+
     async def _numbered(
-        self, request: GenerationRequest
+        self, deltas: AsyncGenerator[Delta, None]
     ) -> AsyncGenerator[tuple[int, Delta], None]:
-        async with aclosing(self.deltas(request)) as deltas:
+        async with aclosing(deltas):
             async for delta in deltas:
                 yield 0, delta
 
@@ -263,6 +329,12 @@ def _for_candidate(call: CompletionCall, candidate: int) -> SamplingParams:
 def _mean_logprob(output: GenerationOutput) -> float:
     values = [token.logprob for token in output.logprobs or () if token.logprob is not None]
     return sum(values) / len(values) if values else float("-inf")
+
+
+def _outcome(delta: Delta) -> Outcome:
+    if delta.finish_reason in ("length", "content_filter"):
+        return delta.finish_reason
+    return "stop"
 
 
 def _raise_unfinished(delta: Delta) -> None:

@@ -65,3 +65,8 @@ def open_index(location: str, tokenizer: IndexTokenizer) -> TrainingIndex:
         )
     require_tokenizer(index.tokenizer_identity, tokenizer_identity(tokenizer), location)
     return index
+
+
+def sure_tokens(index: TrainingIndex) -> int:
+    """The shortest run that an index is sure to find, in tokens."""
+    return index.winnowing.guarantee_tokens if isinstance(index, FingerprintIndex) else 1

@@ -1,5 +1,5 @@
 """Is this text harmful or biased? Scorers, guards and audits live here.
 
 The package imports nothing else of Talipot: it works on texts and on small protocols, so the same
-audit runs against any model. It holds no code yet; this release serves generation alone.
+audit runs against any model.
 """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from typing import Literal, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeAlias
 
-FinishReason: TypeAlias = Literal["stop", "length", "abort", "error"]
-"""Why a request ended: a stop token or string, `max_tokens`, an abort or deadline, a fault."""
+FinishReason: TypeAlias = Literal["stop", "length", "content_filter", "abort", "error"]
+"""Why a request ended: a stop token or string, `max_tokens`, a guard (which the engine itself
+never gives: guards sit behind it), an abort or deadline, a fault.
+"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +48,10 @@ class Delta:
         prompt_logprobs: On the first delta, if asked for: one for each prompt token.
         finish_reason: On the last delta: why it ended.
         stop_reason: The stop string or stop token id that ended it; None for the model's own
-            end-of-document token. "deadline" if the deadline passed.
+            end-of-document token. "deadline" if the deadline passed; the guard's name if one
+            ended it.
         usage: On the last delta.
+        reports: On the last delta: what guards found, by their names; None without guards.
     """
 
     text: str = ""
@@ -57,6 +61,7 @@ class Delta:
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
     usage: Usage | None = None
+    reports: Mapping[str, dict[str, Any]] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +75,7 @@ class GenerationOutput:
     finish_reason: FinishReason
     stop_reason: str | int | None
     usage: Usage
+    reports: Mapping[str, dict[str, Any]] | None = None
 
 
 def join(deltas: Iterable[Delta]) -> Delta:
@@ -96,6 +102,7 @@ def join(deltas: Iterable[Delta]) -> Delta:
         finish_reason=last.finish_reason,
         stop_reason=last.stop_reason,
         usage=last.usage,
+        reports=last.reports,
     )
 
 
@@ -116,4 +123,5 @@ def collect(deltas: Iterable[Delta]) -> GenerationOutput:
         finish_reason=whole.finish_reason,
         stop_reason=whole.stop_reason,
         usage=whole.usage,
+        reports=whole.reports,
     )

@@ -69,25 +69,6 @@ class _Watch:
     nap: int = _SHORTEST_NAP
 
 
-@dataclasses.dataclass(slots=True)
-class _Watch:
-    """A request's lookup, and when it looks.
-
-    Attributes:
-        lookup: Of its tokens.
-        seen: Generated tokens that the lookup has.
-        awake_since: Generated tokens at which it began to look.
-        wake_at: Generated tokens from which on it looks.
-        nap: For how many tokens it stops looking next time.
-    """
-
-    lookup: PromptLookup
-    seen: int
-    awake_since: int
-    wake_at: int
-    nap: int = _SHORTEST_NAP
-
-
 class Speculator:
     """Knows every running request's lookup, and chooses drafts.
 

@@ -9,8 +9,10 @@ from typing import Any
 
 from api.constraints import constraint_of
 from api.errors import BatchError
+from api.grpc.guards import from_checked
 from api.grpc.sampling import checked_params, from_params
 from api.grpc.talipot.v1 import generation_pb2 as pb
+from api.guard_fields import checked_memorization, checked_safety
 from api.limits import MAX_CHOICES_PER_PROMPT, MAX_TOKEN_ID
 from api.strict_json import parse_json
 from model.errors import TalipotError
@@ -21,7 +23,8 @@ from serving.request import SamplingParams
 _SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingParams))
 _OWN = ("model", "n", "best_of", "echo", "priority", "deadline_s")
 _CONSTRAINTS = ("response_format", "guided_regex")
-_FIELDS = ("id", "prompt", *_OWN, *_CONSTRAINTS, *_SAMPLING)
+_GUARDS = {"safety": checked_safety, "memorization": checked_memorization}
+_FIELDS = ("id", "prompt", *_OWN, *_CONSTRAINTS, *_GUARDS, *_SAMPLING)
 _MAX_PROBLEMS_SHOWN = 10
 
 
@@ -133,6 +136,9 @@ def _request(fields: dict[str, Any]) -> pb.GenerateRequest:
     if constraint is not None:
         field = "json_schema" if constraint.kind == "json_schema" else "guided_regex"
         own[field] = constraint.text
+    own |= {
+        name: from_checked(check(fields[name])) for name, check in _GUARDS.items() if name in fields
+    }
     params = {name: fields[name] for name in _SAMPLING if name in fields}
     return pb.GenerateRequest(
         prompt=_prompt(fields.get("prompt")), params=from_params(_params(params)), **own

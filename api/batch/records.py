@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from api.grpc.guards import report_dicts
 from api.grpc.talipot.v1 import generation_pb2 as pb
 
-_FINISH_REASONS = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
+_FINISH_REASONS = {
+    pb.FINISH_REASON_STOP: "stop",
+    pb.FINISH_REASON_LENGTH: "length",
+    pb.FINISH_REASON_CONTENT_FILTER: "content_filter",
+}
 
 
 def to_record(response: pb.GenerateBatchResponse, request: pb.GenerateRequest) -> dict[str, Any]:
@@ -50,7 +55,7 @@ def _choice(choice: pb.Choice, params: pb.SamplingParams) -> dict[str, Any]:
         record["logprobs"] = _logprobs(choice.logprobs)
     if params.HasField("prompt_logprobs"):
         record["prompt_logprobs"] = _logprobs(choice.prompt_logprobs)
-    return record
+    return record | report_dicts(choice)
 
 
 def _logprobs(tokens: Iterable[pb.TokenLogprob]) -> list[dict[str, Any]]:

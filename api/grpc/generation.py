@@ -16,6 +16,7 @@ from api.grpc.requests import to_call, to_score_call
 from api.grpc.responses import MessageWriter, to_usage
 from api.grpc.talipot.v1 import generation_pb2 as pb
 from api.grpc.talipot.v1 import generation_pb2_grpc
+from api.keys import ApiKeys
 from api.scoring import score
 from api.service import CompletionService
 
@@ -27,10 +28,13 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 class Generation(generation_pb2_grpc.GenerationServicer):
     """The calls over `service`; an exception inside one becomes its status."""
 
-    def __init__(self, service: CompletionService, config: ServeConfig) -> None:
-        """`config` has the limits that `GetModel` tells."""
+    def __init__(
+        self, service: CompletionService, config: ServeConfig, keys: ApiKeys | None = None
+    ) -> None:
+        """`config` has the limits that `GetModel` tells; `keys` say who may loosen the guards."""
         self._service = service
         self._config = config
+        self._keys = keys
 
     async def Generate(  # noqa: N802 (the names in the proto)
         self, request: pb.GenerateRequest, context: _Context
@@ -42,10 +46,12 @@ class Generation(generation_pb2_grpc.GenerationServicer):
                 served=self._service.host.model_name,
                 time_left_s=_time_left_s(context),
                 is_streamed=True,
+                may_loosen=self._may_loosen(context),
             )
-            requests = await self._service.plan(call, _new_id())
-            writer = self._writer()
-            async with aclosing(self._service.stream(requests)) as stream:
+            call_id = _new_id()
+            requests = await self._service.plan(call, call_id)
+            writer = self._writer(call_id)
+            async with aclosing(self._service.stream(call, requests)) as stream:
                 async for index, delta in stream:
                     await context.write(writer.delta(index, delta))
 
@@ -56,8 +62,10 @@ class Generation(generation_pb2_grpc.GenerationServicer):
         async with answering(context):
             _ = self._service.host.engine  # says why, when there is none
 
+            may_loosen = self._may_loosen(context)
+
             async def answer(request: pb.GenerateRequest) -> pb.GenerateResult:
-                return await self._run(request, _time_left_s(context))
+                return await self._run(request, _time_left_s(context), may_loosen=may_loosen)
 
             limit = self._config.max_batch_in_flight
             await BatchStream(context, answer, max_in_flight=limit).run()
@@ -124,20 +132,29 @@ class Generation(generation_pb2_grpc.GenerationServicer):
             return model
 
     async def _run(
-        self, request: pb.GenerateRequest, time_left_s: float | None
+        self, request: pb.GenerateRequest, time_left_s: float | None, *, may_loosen: bool
     ) -> pb.GenerateResult:
         call = to_call(
             request,
             served=self._service.host.model_name,
             time_left_s=time_left_s,
             is_streamed=False,
+            may_loosen=may_loosen,
         )
-        requests = await self._service.plan(call, _new_id())
+        call_id = _new_id()
+        requests = await self._service.plan(call, call_id)
         completion = await self._service.complete(call, requests)
-        return self._writer().result(call.model, completion)
+        return self._writer(call_id).result(call.model, completion)
 
-    def _writer(self) -> MessageWriter:
-        return MessageWriter(self._service.host.tokenizer)
+    def _may_loosen(self, context: _Context) -> bool:
+        """Whether the caller's API key, which was accepted already, may loosen the guards."""
+        if self._keys is None:
+            return False
+        metadata = dict(context.invocation_metadata() or ())
+        return self._keys.check_authorization(str(metadata.get("authorization", "")))
+
+    def _writer(self, call_id: str = "") -> MessageWriter:
+        return MessageWriter(self._service.host.tokenizer, call_id)
 
     def _texts(self, token_ids: Sequence[int]) -> list[str]:
         writer = self._writer()

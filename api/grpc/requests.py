@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from api.grpc.guards import to_guard_fields
 from api.grpc.sampling import to_params
 from api.grpc.talipot.v1 import generation_pb2 as pb
 from api.limits import MAX_CHOICES_PER_PROMPT
@@ -14,7 +15,12 @@ from serving.errors import RequestError
 
 
 def to_call(
-    request: pb.GenerateRequest, *, served: str, time_left_s: float | None, is_streamed: bool
+    request: pb.GenerateRequest,
+    *,
+    served: str,
+    time_left_s: float | None,
+    is_streamed: bool,
+    may_loosen: bool = False,
 ) -> CompletionCall:
     """The service's call for a request.
 
@@ -23,6 +29,7 @@ def to_call(
         served: Name of the model that an empty name means.
         time_left_s: Until the gRPC call's own deadline; None if it has none.
         is_streamed: Whether the text is sent as it comes.
+        may_loosen: Whether its API key may ask for less than the server's guards.
 
     Raises:
         RequestError: A field is absent or out of range; `param` is its name.
@@ -47,6 +54,7 @@ def to_call(
         priority=request.priority,
         deadline_s=_deadline_s(request, time_left_s),
         constraint=_constraint(request),
+        guards=to_guard_fields(request, may_loosen=may_loosen),
     )
 
 

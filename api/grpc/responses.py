@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from api.grpc.guards import set_reports
 from api.grpc.talipot.v1 import generation_pb2 as pb
 from api.logprobs import token_text
 from api.scoring import Score
@@ -15,15 +16,17 @@ from serving.request import Delta, FinishReason, GenerationOutput, TokenLogprob,
 _FINISH_REASONS: dict[FinishReason, pb.FinishReason] = {
     "stop": pb.FINISH_REASON_STOP,
     "length": pb.FINISH_REASON_LENGTH,
+    "content_filter": pb.FINISH_REASON_CONTENT_FILTER,
 }
 
 
 class MessageWriter:
     """Writes results in the words of one tokenizer."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        """Spell tokens as `tokenizer` does."""
+    def __init__(self, tokenizer: Tokenizer, generation_id: str = "") -> None:
+        """Spell tokens as `tokenizer` does; the id is that of the call in the output log."""
         self._tokenizer = tokenizer
+        self._generation_id = generation_id
 
     def delta(self, index: int, delta: Delta) -> pb.GenerateResponse:
         """The message for a choice's delta."""
@@ -36,6 +39,8 @@ class MessageWriter:
         )
         if delta.finish_reason is not None:
             message.finish_reason = _FINISH_REASONS[delta.finish_reason]
+            message.generation_id = self._generation_id
+            set_reports(message, delta.reports)
         if delta.usage is not None:
             message.usage.CopyFrom(to_usage(delta.usage))
         _set_stop_reason(message, delta.stop_reason)
@@ -47,6 +52,7 @@ class MessageWriter:
             model=model,
             choices=[self._choice(output) for output in completion.choices],
             usage=to_usage(completion.usage),
+            generation_id=self._generation_id,
         )
 
     def score(self, score: Score) -> pb.Score:
@@ -70,6 +76,7 @@ class MessageWriter:
             finish_reason=_FINISH_REASONS[output.finish_reason],
         )
         _set_stop_reason(message, output.stop_reason)
+        set_reports(message, output.reports)
         return message
 
     def _logprobs(self, tokens: Iterable[TokenLogprob] | None) -> list[pb.TokenLogprob]:

@@ -36,8 +36,10 @@ class GrpcDoor:
         self._service = service
         self._config = config
         self._interceptors: list[grpc.aio.ServerInterceptor] = [RefuseGarbage()]
+        self._keys: ApiKeys | None = None
         if config.api_key_file is not None:
-            self._interceptors.insert(0, RequireApiKey(ApiKeys.from_file(config.api_key_file)))
+            self._keys = ApiKeys.from_file(config.api_key_file)
+            self._interceptors.insert(0, RequireApiKey(self._keys))
         self._server: grpc.aio.Server | None = None
         self.port = 0
         """What it listens on, once started."""
@@ -59,7 +61,7 @@ class GrpcDoor:
             ),
         )
         generation_pb2_grpc.add_GenerationServicer_to_server(
-            Generation(self._service, self._config), server
+            Generation(self._service, self._config, self._keys), server
         )
         health = Health(self._service.host, (SERVICE,))
         health_pb2_grpc.add_HealthServicer_to_server(health, server)

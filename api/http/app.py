@@ -11,29 +11,47 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from api.config import ServeConfig
+from api.guards import Guards
 from api.host import EngineHost
 from api.http import errors
 from api.http.completions import completion_routes
+from api.http.generations import generation_routes
 from api.http.health import health_routes
+from api.http.memorization import memorization_routes
 from api.http.middleware import RequestContext, RequireApiKey
 from api.http.models import model_routes, token_routes
+from api.http.moderations import moderation_routes
 from api.http.openapi import describe_api
 from api.installation import version
 from api.keys import ApiKeys
 from api.metrics import ServingMetrics
 from api.service import CompletionService
+from api.side import output_writer
 from serving.engine import Engine
 
 _LOGGER = logging.getLogger("talipot")
 
 
-def create_app(engine: Engine, config: ServeConfig) -> FastAPI:
-    """The application over an engine, which it starts and stops with itself."""
+def create_app(engine: Engine, config: ServeConfig, guards: Guards | None = None) -> FastAPI:
+    """The application over an engine, which it starts and stops with itself.
+
+    `guards` are the configuration's if not given.
+    """
     name = config.served_model_name or engine.model_name
-    host = EngineHost(lambda: engine, name)
+    guards = Guards(config.guards) if guards is None else guards
+
+    def load() -> Engine:
+        guards.load()
+        guards.load_index(engine.model_name, engine.tokenizer)
+        return engine
+
+    host = EngineHost(load, name)
     metrics = ServingMetrics(host.stats)
     return create_hosted_app(
-        CompletionService(host, metrics, max_choices=config.max_choices), config
+        CompletionService(
+            host, metrics, guards, output_writer(config, guards), max_choices=config.max_choices
+        ),
+        config,
     )
 
 
@@ -51,11 +69,14 @@ def create_hosted_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if service.outputs is not None:
+            service.outputs.start()
         start = asyncio.create_task(_start(host, on_failure))
         try:
             yield
         finally:
             await host.stop()
+            await asyncio.to_thread(service.close)
             start.cancel()
             await asyncio.gather(start, return_exceptions=True)
 
@@ -74,6 +95,9 @@ def create_hosted_app(
         completion_routes(service),
         model_routes(service),
         token_routes(service),
+        moderation_routes(service),
+        generation_routes(service),
+        memorization_routes(service),
         health_routes(service),
     ):
         app.include_router(router)

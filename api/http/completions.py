@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from api.constraints import constraint_of
+from api.guard_fields import GuardFields, checked_memorization, checked_safety
 from api.http.body import JsonRoute
 from api.http.disconnect import until_disconnect
 from api.http.responses import json_errors
@@ -58,7 +59,7 @@ def completion_routes(service: CompletionService) -> APIRouter:
     )
     async def create_completion(body: CompletionRequest, request: Request) -> Response:
         """Continue one prompt or several; the official OpenAI clients work unchanged."""
-        call = to_call(body)
+        call = to_call(body, may_loosen=getattr(request.state, "may_loosen_guards", False))
         answer = _Answer(service, call)
         if not body.stream:
             return await until_disconnect(request.receive, answer.whole())
@@ -71,8 +72,8 @@ def completion_routes(service: CompletionService) -> APIRouter:
     return router
 
 
-def to_call(body: CompletionRequest) -> CompletionCall:
-    """The service's call for a request body.
+def to_call(body: CompletionRequest, *, may_loosen: bool = False) -> CompletionCall:
+    """The service's call for a request body; `may_loosen` is what its API key may.
 
     Raises:
         RequestError: Two fields exclude each other, or one is out of the engine's range.
@@ -98,6 +99,18 @@ def to_call(body: CompletionRequest) -> CompletionCall:
             else body.response_format.model_dump(by_alias=True),
             body.guided_regex,
         ),
+        guards=_guard_fields(body, may_loosen=may_loosen),
+    )
+
+
+def _guard_fields(body: CompletionRequest, *, may_loosen: bool) -> GuardFields:
+    safety, memorization = body.safety, body.memorization
+    return GuardFields(
+        safety=None if safety is None else checked_safety(safety.model_dump()),
+        memorization=(
+            None if memorization is None else checked_memorization(memorization.model_dump())
+        ),
+        may_loosen=may_loosen,
     )
 
 
@@ -157,7 +170,7 @@ class _Answer:
         writer = ChunkWriter(self._head, choices=len(requests), include_usage=include_usage)
         logprobs = self._logprobs_writers(len(requests))
         usages: dict[int, Usage] = {}
-        async with aclosing(self._service.stream(requests)) as stream:
+        async with aclosing(self._service.stream(self._call, requests)) as stream:
             async for index, delta in stream:
                 scored = (*(delta.prompt_logprobs or ()), *(delta.logprobs or ()))
                 if delta.usage is not None:
@@ -177,6 +190,7 @@ class _Answer:
                 "logprobs": self._logprobs(output),
                 "finish_reason": output.finish_reason,
                 "stop_reason": output.stop_reason,
+                **(output.reports or {}),
             }
             for index, output in enumerate(completion.choices)
         ]

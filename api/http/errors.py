@@ -19,6 +19,7 @@ from serving.checks import show
 # nginx's code for it; nobody is left to read the response, but logs and metrics show it.
 CLIENT_CLOSED_REQUEST = 499
 _MAX_PROBLEMS_SHOWN = 5
+_OBJECTS = ("safety", "memorization")  # fields whose own fields have names
 
 
 def install(app: FastAPI) -> None:
@@ -53,7 +54,7 @@ def _problem(problem: Mapping[str, Any]) -> str:
     kind, text = problem["type"], str(problem["msg"])
     if not path:
         return "the request body must be a JSON object"
-    field = str(path[0]) + "".join(f"[{part}]" for part in path[1:])
+    field = _spelled(path)
     if kind == "missing":
         return f"{field} is required"
     if kind == "extra_forbidden":
@@ -62,6 +63,15 @@ def _problem(problem: Mapping[str, Any]) -> str:
         return text
     text = text.replace("Input should be", "must be").replace("Input should", "must")
     return f"{field}={show(problem['input'])} {text}"
+
+
+def _spelled(path: Sequence[object]) -> str:
+    """A field as the doors' own checks spell it: safety.labels[0], but logit_bias[5]."""
+    separated = "".join(
+        f".{part}" if path[0] in _OBJECTS and isinstance(part, str) else f"[{part}]"
+        for part in path[1:]
+    )
+    return f"{path[0]}{separated}"
 
 
 async def _on_talipot_error(_: Request, error: Exception) -> Response:

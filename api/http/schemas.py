@@ -9,9 +9,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, field_validator
+from pydantic import BaseModel, Field, StrictInt, StrictStr, field_validator
 from pydantic_core import PydanticCustomError
 
+from api.http.guard_schemas import (
+    Body,
+    MemorizationOptions,
+    MemorizationReport,
+    SafetyOptions,
+    SafetyReport,
+)
 from api.limits import MAX_CHOICES_PER_PROMPT, MAX_TEMPERATURE, MAX_TOKEN_ID
 from serving.checks import show
 from serving.constraint import MAX_REGEX_BYTES
@@ -28,12 +35,6 @@ Prompt: TypeAlias = (
 StopText: TypeAlias = Annotated[
     StrictStr, Field(min_length=1, max_length=MAX_STOP_STRING_CHARACTERS)
 ]
-
-
-class Body(BaseModel):
-    """Base of request bodies: strict, closed, finite."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
 
 
 class StreamOptions(Body):
@@ -156,6 +157,8 @@ class CompletionRequest(Body):
     stream_options: StreamOptions | None = None
     suffix: Annotated[None, Field(description="Not supported: the model only continues.")] = None
     user: Annotated[str | None, Field(description="Accepted for compatibility; unused.")] = None
+    safety: SafetyOptions | None = None
+    memorization: MemorizationOptions | None = None
 
     @field_validator("prompt", mode="before")
     @classmethod
@@ -254,10 +257,17 @@ class Choice(BaseModel):
     index: int
     text: str
     logprobs: Logprobs | None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "content_filter"]
     stop_reason: Annotated[
-        int | str | None, Field(description="The stop text or token id that ended it.")
+        int | str | None,
+        Field(description="The stop text, token id or guard (content_filter) that ended it."),
     ]
+    safety: Annotated[
+        SafetyReport | None, Field(description="Only where the text was watched.")
+    ] = None
+    memorization: Annotated[
+        MemorizationReport | None, Field(description="Only where the text was watched.")
+    ] = None
 
 
 class UsageBlock(BaseModel):

@@ -51,13 +51,21 @@ class ChunkWriter:
         return (
             f'{start},"logprobs":{json.dumps(logprobs)},'
             f'"finish_reason":{json.dumps(delta.finish_reason)},'
-            f'"stop_reason":{json.dumps(delta.stop_reason)}{self._ending}'
+            f'"stop_reason":{json.dumps(delta.stop_reason)}{_reports(delta)}{self._ending}'
         ).encode("ascii")
 
     def usage(self, usage: Usage) -> bytes:
         """The event after the last chunk when usage was asked for."""
         body = json.dumps(usage_block(usage), separators=(",", ":"))
         return f'data: {self._head},"choices":[],"usage":{body}}}\n\n'.encode("ascii")
+
+
+def _reports(delta: Delta) -> str:
+    """What guards found, as further fields of the choice."""
+    return "".join(
+        f",{json.dumps(name)}:{json.dumps(report)}"
+        for name, report in (delta.reports or {}).items()
+    )
 
 
 def usage_block(usage: Usage) -> dict[str, int]:

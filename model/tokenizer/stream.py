@@ -38,6 +38,16 @@ class StreamDecoder:
             self._at_start = not self._tokenizer.token_bytes(token_id)
         return self._utf8.decode(data)
 
+    @property
+    def is_at_start(self) -> bool:
+        """Whether the next token opens the text."""
+        return self._at_start
+
+    @property
+    def is_mid_character(self) -> bool:
+        """Whether bytes of an unfinished character are held back."""
+        return bool(self._utf8.getstate()[0])
+
     def flush(self) -> str:
         """End the sequence: return U+FFFD for a character that never came whole, else ``""``."""
         return self._utf8.decode(b"", final=True)

@@ -30,7 +30,12 @@ class ServerProcess:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", "api", "serve", "--model", str(model), *ENGINE, *options],
                 stderr=errors,
-                env={**os.environ, "TALIPOT_ACCESS_LOG": "false"},
+                env={
+                    "TALIPOT_OUTPUT_LOG": "false",
+                    "TALIPOT_SCORER": "none",
+                    **os.environ,
+                    "TALIPOT_ACCESS_LOG": "false",
+                },
             )
 
     def __enter__(self) -> ServerProcess:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 
@@ -37,6 +38,7 @@ class Process:
         port, grpc_port = str(free_port()), str(free_port())
         self.url = f"http://127.0.0.1:{port}"
         self.grpc_target = f"127.0.0.1:{grpc_port}"
+        self._data = tempfile.TemporaryDirectory()
         self.popen = subprocess.Popen(
             [
                 *(sys.executable, "-m", "api", "serve", "--model", str(model), "--port", port),
@@ -44,8 +46,17 @@ class Process:
             ],
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "TALIPOT_USE_COMPILATION_CACHE": "false"},
+            env={
+                **os.environ,
+                "TALIPOT_USE_COMPILATION_CACHE": "false",
+                # Generations that end while the server drains are logged as well.
+                "TALIPOT_DATA_DIR": self._data.name,
+            },
         )
+
+    def close(self) -> None:
+        """Remove what it wrote."""
+        self._data.cleanup()
 
     def wait(self, timeout_s: float = 60) -> tuple[int, str]:
         """Exit code and standard error."""
@@ -62,6 +73,7 @@ def process(model: object, *options: str) -> Iterator[Process]:
         if started.popen.poll() is None:
             started.popen.kill()
             started.popen.communicate()
+        started.close()
 
 
 def wait_until_listening(url: str, timeout_s: float = 60) -> None:

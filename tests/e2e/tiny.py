@@ -19,6 +19,8 @@ from fastapi import FastAPI
 from api.config import ServeConfig
 from api.engine import load_engine
 from api.grpc.server import GrpcDoor
+from api.guard_config import GuardConfig
+from api.guards import Guards
 from api.http.app import create_app
 from model.checkpoint import save_pretrained
 from model.config import PaLMConfig
@@ -111,10 +113,13 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def serving(engine: Engine, **settings: object) -> Iterator[RunningServer]:
-    """A server over `engine` with the rest of its configuration."""
+def serving(
+    engine: Engine, guards: Guards | None = None, **settings: object
+) -> Iterator[RunningServer]:
+    """A server over `engine` with the rest of its configuration; by itself it watches nothing."""
+    settings = {"output_log": False, "guards": GuardConfig(scorer="none"), **settings}
     config = ServeConfig(grpc_port=0, **settings)  # type: ignore[arg-type]
-    with RunningServer(create_app(engine, config), config) as server:
+    with RunningServer(create_app(engine, config, guards), config) as server:
         yield server
 
 

@@ -12,6 +12,7 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
     FINISH_REASON_STOP: _ClassVar[FinishReason]
     FINISH_REASON_LENGTH: _ClassVar[FinishReason]
+    FINISH_REASON_CONTENT_FILTER: _ClassVar[FinishReason]
 
 class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -25,6 +26,7 @@ class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
+FINISH_REASON_CONTENT_FILTER: FinishReason
 PHASE_UNSPECIFIED: Phase
 PHASE_LOADING: Phase
 PHASE_COMPILING: Phase
@@ -91,7 +93,7 @@ class SamplingParams(_message.Message):
     def __init__(self, max_tokens: _Optional[int] = ..., min_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., min_p: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., logit_bias: _Optional[_Mapping[int, float]] = ..., seed: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., ignore_eos: _Optional[bool] = ..., logprobs: _Optional[int] = ..., prompt_logprobs: _Optional[int] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("model", "prompt", "params", "n", "best_of", "echo", "priority", "deadline_s", "json_schema", "guided_regex")
+    __slots__ = ("model", "prompt", "params", "n", "best_of", "echo", "priority", "deadline_s", "json_schema", "guided_regex", "safety", "memorization")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     PARAMS_FIELD_NUMBER: _ClassVar[int]
@@ -102,6 +104,8 @@ class GenerateRequest(_message.Message):
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
     JSON_SCHEMA_FIELD_NUMBER: _ClassVar[int]
     GUIDED_REGEX_FIELD_NUMBER: _ClassVar[int]
+    SAFETY_FIELD_NUMBER: _ClassVar[int]
+    MEMORIZATION_FIELD_NUMBER: _ClassVar[int]
     model: str
     prompt: Prompt
     params: SamplingParams
@@ -112,7 +116,149 @@ class GenerateRequest(_message.Message):
     deadline_s: float
     json_schema: str
     guided_regex: str
-    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ..., params: _Optional[_Union[SamplingParams, _Mapping]] = ..., n: _Optional[int] = ..., best_of: _Optional[int] = ..., echo: _Optional[bool] = ..., priority: _Optional[int] = ..., deadline_s: _Optional[float] = ..., json_schema: _Optional[str] = ..., guided_regex: _Optional[str] = ...) -> None: ...
+    safety: SafetyOptions
+    memorization: MemorizationOptions
+    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ..., params: _Optional[_Union[SamplingParams, _Mapping]] = ..., n: _Optional[int] = ..., best_of: _Optional[int] = ..., echo: _Optional[bool] = ..., priority: _Optional[int] = ..., deadline_s: _Optional[float] = ..., json_schema: _Optional[str] = ..., guided_regex: _Optional[str] = ..., safety: _Optional[_Union[SafetyOptions, _Mapping]] = ..., memorization: _Optional[_Union[MemorizationOptions, _Mapping]] = ...) -> None: ...
+
+class SafetyOptions(_message.Message):
+    __slots__ = ("action", "threshold", "labels", "window_tokens", "prompt")
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    action: str
+    threshold: float
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    window_tokens: int
+    prompt: bool
+    def __init__(self, action: _Optional[str] = ..., threshold: _Optional[float] = ..., labels: _Optional[_Iterable[str]] = ..., window_tokens: _Optional[int] = ..., prompt: _Optional[bool] = ...) -> None: ...
+
+class MemorizationOptions(_message.Message):
+    __slots__ = ("action", "min_tokens")
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    MIN_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    action: str
+    min_tokens: int
+    def __init__(self, action: _Optional[str] = ..., min_tokens: _Optional[int] = ...) -> None: ...
+
+class SafetyReport(_message.Message):
+    __slots__ = ("action", "verdict", "scores", "threshold", "spans", "reasons", "prompt", "scorer_name", "scorer_version")
+    class ScoresEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    SPANS_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    SCORER_NAME_FIELD_NUMBER: _ClassVar[int]
+    SCORER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    action: str
+    verdict: str
+    scores: _containers.ScalarMap[str, float]
+    threshold: float
+    spans: _containers.RepeatedCompositeFieldContainer[SafetySpan]
+    reasons: _containers.RepeatedScalarFieldContainer[str]
+    prompt: PromptSafety
+    scorer_name: str
+    scorer_version: str
+    def __init__(self, action: _Optional[str] = ..., verdict: _Optional[str] = ..., scores: _Optional[_Mapping[str, float]] = ..., threshold: _Optional[float] = ..., spans: _Optional[_Iterable[_Union[SafetySpan, _Mapping]]] = ..., reasons: _Optional[_Iterable[str]] = ..., prompt: _Optional[_Union[PromptSafety, _Mapping]] = ..., scorer_name: _Optional[str] = ..., scorer_version: _Optional[str] = ...) -> None: ...
+
+class SafetySpan(_message.Message):
+    __slots__ = ("start", "end", "label", "score")
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    end: int
+    label: str
+    score: float
+    def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., label: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
+
+class PromptSafety(_message.Message):
+    __slots__ = ("flagged", "label", "scores")
+    class ScoresEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    FLAGGED_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    flagged: bool
+    label: str
+    scores: _containers.ScalarMap[str, float]
+    def __init__(self, flagged: _Optional[bool] = ..., label: _Optional[str] = ..., scores: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class MemorizationReport(_message.Message):
+    __slots__ = ("action", "verdict", "min_tokens", "tokens", "recited_tokens", "spans", "near_duplicates", "reasons")
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    MIN_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    RECITED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SPANS_FIELD_NUMBER: _ClassVar[int]
+    NEAR_DUPLICATES_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
+    action: str
+    verdict: str
+    min_tokens: int
+    tokens: int
+    recited_tokens: int
+    spans: _containers.RepeatedCompositeFieldContainer[RecitedSpan]
+    near_duplicates: _containers.RepeatedCompositeFieldContainer[SimilarPassage]
+    reasons: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, action: _Optional[str] = ..., verdict: _Optional[str] = ..., min_tokens: _Optional[int] = ..., tokens: _Optional[int] = ..., recited_tokens: _Optional[int] = ..., spans: _Optional[_Iterable[_Union[RecitedSpan, _Mapping]]] = ..., near_duplicates: _Optional[_Iterable[_Union[SimilarPassage, _Mapping]]] = ..., reasons: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class RecitedSpan(_message.Message):
+    __slots__ = ("start", "end", "tokens", "max_tokens", "count", "documents")
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    end: int
+    tokens: int
+    max_tokens: int
+    count: int
+    documents: _containers.RepeatedCompositeFieldContainer[TrainingPlace]
+    def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., tokens: _Optional[int] = ..., max_tokens: _Optional[int] = ..., count: _Optional[int] = ..., documents: _Optional[_Iterable[_Union[TrainingPlace, _Mapping]]] = ...) -> None: ...
+
+class TrainingPlace(_message.Message):
+    __slots__ = ("document", "title", "source", "offset")
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    document: str
+    title: str
+    source: str
+    offset: int
+    def __init__(self, document: _Optional[str] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class SimilarPassage(_message.Message):
+    __slots__ = ("document", "title", "source", "similarity")
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SIMILARITY_FIELD_NUMBER: _ClassVar[int]
+    document: str
+    title: str
+    source: str
+    similarity: float
+    def __init__(self, document: _Optional[str] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., similarity: _Optional[float] = ...) -> None: ...
 
 class TokenLogprob(_message.Message):
     __slots__ = ("token_id", "text", "logprob", "top")
@@ -145,7 +291,7 @@ class Usage(_message.Message):
     def __init__(self, prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
-    __slots__ = ("index", "text", "token_ids", "logprobs", "prompt_logprobs", "finish_reason", "stop_text", "stop_token_id", "usage")
+    __slots__ = ("index", "text", "token_ids", "logprobs", "prompt_logprobs", "finish_reason", "stop_text", "stop_token_id", "usage", "safety", "memorization", "generation_id")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -155,6 +301,9 @@ class GenerateResponse(_message.Message):
     STOP_TEXT_FIELD_NUMBER: _ClassVar[int]
     STOP_TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    SAFETY_FIELD_NUMBER: _ClassVar[int]
+    MEMORIZATION_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_ID_FIELD_NUMBER: _ClassVar[int]
     index: int
     text: str
     token_ids: _containers.RepeatedScalarFieldContainer[int]
@@ -164,7 +313,10 @@ class GenerateResponse(_message.Message):
     stop_text: str
     stop_token_id: int
     usage: Usage
-    def __init__(self, index: _Optional[int] = ..., text: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., prompt_logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., stop_text: _Optional[str] = ..., stop_token_id: _Optional[int] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
+    safety: SafetyReport
+    memorization: MemorizationReport
+    generation_id: str
+    def __init__(self, index: _Optional[int] = ..., text: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., prompt_logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., stop_text: _Optional[str] = ..., stop_token_id: _Optional[int] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., safety: _Optional[_Union[SafetyReport, _Mapping]] = ..., memorization: _Optional[_Union[MemorizationReport, _Mapping]] = ..., generation_id: _Optional[str] = ...) -> None: ...
 
 class GenerateBatchRequest(_message.Message):
     __slots__ = ("id", "request")
@@ -185,17 +337,19 @@ class GenerateBatchResponse(_message.Message):
     def __init__(self, id: _Optional[str] = ..., result: _Optional[_Union[GenerateResult, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
 
 class GenerateResult(_message.Message):
-    __slots__ = ("model", "choices", "usage")
+    __slots__ = ("model", "choices", "usage", "generation_id")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CHOICES_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_ID_FIELD_NUMBER: _ClassVar[int]
     model: str
     choices: _containers.RepeatedCompositeFieldContainer[Choice]
     usage: Usage
-    def __init__(self, model: _Optional[str] = ..., choices: _Optional[_Iterable[_Union[Choice, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
+    generation_id: str
+    def __init__(self, model: _Optional[str] = ..., choices: _Optional[_Iterable[_Union[Choice, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., generation_id: _Optional[str] = ...) -> None: ...
 
 class Choice(_message.Message):
-    __slots__ = ("text", "token_ids", "logprobs", "prompt_logprobs", "finish_reason", "stop_text", "stop_token_id")
+    __slots__ = ("text", "token_ids", "logprobs", "prompt_logprobs", "finish_reason", "stop_text", "stop_token_id", "safety", "memorization")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
@@ -203,6 +357,8 @@ class Choice(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     STOP_TEXT_FIELD_NUMBER: _ClassVar[int]
     STOP_TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+    SAFETY_FIELD_NUMBER: _ClassVar[int]
+    MEMORIZATION_FIELD_NUMBER: _ClassVar[int]
     text: str
     token_ids: _containers.RepeatedScalarFieldContainer[int]
     logprobs: _containers.RepeatedCompositeFieldContainer[TokenLogprob]
@@ -210,7 +366,9 @@ class Choice(_message.Message):
     finish_reason: FinishReason
     stop_text: str
     stop_token_id: int
-    def __init__(self, text: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., prompt_logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., stop_text: _Optional[str] = ..., stop_token_id: _Optional[int] = ...) -> None: ...
+    safety: SafetyReport
+    memorization: MemorizationReport
+    def __init__(self, text: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., prompt_logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., stop_text: _Optional[str] = ..., stop_token_id: _Optional[int] = ..., safety: _Optional[_Union[SafetyReport, _Mapping]] = ..., memorization: _Optional[_Union[MemorizationReport, _Mapping]] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("status", "code", "message", "field", "retry_after_s")

@@ -1,0 +1,84 @@
+"""An index on threads of its own, for callers in an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from memorization.errors import MemorizationError, TrainingIndexError
+from memorization.index import NearDuplicate, Span, TrainingIndex
+
+_LOGGER = logging.getLogger("talipot.memorization")
+_THREADS = 2
+
+
+class UntracedError(Exception):
+    """A text could not be compared: the index failed, does not answer, or is too slow."""
+
+
+class Tracer:
+    """Asks an index without making the event loop wait."""
+
+    def __init__(self, index: TrainingIndex, *, timeout_s: float) -> None:
+        """An answer that takes longer than `timeout_s` counts as none."""
+        self.index = index
+        self._timeout_s = timeout_s
+        self._threads = ThreadPoolExecutor(_THREADS, "talipot-index")
+        self.queries_total = 0
+        self.failures_total = 0
+
+    async def longest_matches(self, tokens: Sequence[int], min_tokens: int) -> list[Span]:
+        """As the index's own method.
+
+        Raises:
+            UntracedError: There is no answer.
+        """
+        self.queries_total += 1
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await loop.run_in_executor(self._threads, self._matches, tokens, min_tokens)
+        except TimeoutError:
+            self.failures_total += 1
+            raise UntracedError(f"the index took longer than {self._timeout_s:g} s") from None
+        except MemorizationError as error:
+            self.failures_total += 1
+            raise UntracedError(f"the index failed: {error}") from None
+        except Exception as error:
+            self.failures_total += 1
+            _LOGGER.exception("the index failed on %d tokens", len(tokens))
+            raise UntracedError(f"the index failed: {type(error).__name__}") from None
+
+    async def near_duplicates(self, text: str) -> list[NearDuplicate] | None:
+        """As the index's own method; None where the index has nothing to tell.
+
+        Raises:
+            UntracedError: There is no answer.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await loop.run_in_executor(
+                    self._threads, near_duplicates_of, self.index, text
+                )
+        except TimeoutError:
+            raise UntracedError(f"the index took longer than {self._timeout_s:g} s") from None
+        except MemorizationError as error:
+            raise UntracedError(f"the index failed: {error}") from None
+
+    def close(self) -> None:
+        """End the threads; what they work on is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _matches(self, tokens: Sequence[int], min_tokens: int) -> list[Span]:
+        return self.index.longest_matches(tokens, min_tokens=min_tokens)
+
+
+def near_duplicates_of(index: TrainingIndex, text: str) -> list[NearDuplicate] | None:
+    """Corpus windows that resemble a text; None where the index keeps no such information."""
+    try:
+        return index.near_duplicates(text)
+    except TrainingIndexError:
+        return None
