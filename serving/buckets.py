@@ -39,17 +39,19 @@ class Buckets:
     page_size: int
 
     @classmethod
-    def of(cls, config: EngineConfig, context_tokens: int) -> Buckets:
-        """The sizes for a context of `context_tokens`."""
+    def of(cls, config: EngineConfig, context_tokens: int, row_multiple: int = 1) -> Buckets:
+        """The sizes for a context of `context_tokens`; batches are multiples of `row_multiple`."""
         limit = bisect.bisect_left(config.prefill_buckets, context_tokens) + 1
         chunks = config.prefill_buckets[:limit]
         cache_tokens = -(-context_tokens // chunks[-1]) * chunks[-1]
         keys = doublings(config.smallest_key_bucket, cache_tokens)
+        rows = -(-config.max_slots // row_multiple) * row_multiple
+        smallest = _SMALLEST_BATCH if row_multiple == 1 else row_multiple
         return cls(
             chunks=chunks,
             # Reading more keys than needed costs a prompt chunk little: half the sizes will do.
             chunk_keys=keys[::-1][::2][::-1],
-            batches=doublings(_SMALLEST_BATCH, max(_SMALLEST_BATCH, config.max_slots)),
+            batches=doublings(smallest, max(smallest, rows)),
             decode_keys=keys,
             cache_tokens=cache_tokens,
             page_size=config.page_size,

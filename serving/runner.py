@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from model.kv_cache import SCRATCH_PAGE
 from serving.buckets import Buckets, round_up
 from serving.compilation import Compiler, keep_programs_in
 from serving.config import EngineConfig
 from serving.invariance import ProbeResult, kept_shapes, probe_positions
 from serving.language_model import LanguageModel
+from serving.page_tables import PageTables
 from serving.program_set import ProgramSet
 from serving.programs import DECODE_FIELDS
 from serving.request import SamplingParams
@@ -77,21 +77,24 @@ class Runner:
         """
         self.model = model
         self.max_model_len = config.context_tokens(model.max_seq_len)
-        self.buckets = Buckets.of(config, self.max_model_len)
+        self._chips = model.page_chips
+        self.buckets = Buckets.of(config, self.max_model_len, self._chips)
         self.compilations = 0
         self.is_batch_invariant = False
         self.is_chunk_invariant = False
-        self.num_pages = config.num_pages(self.max_model_len)
+        self._pages_a_chip = config.num_pages(self.max_model_len, self._chips)
+        self.num_pages = self._chips * self._pages_a_chip
         self._config = config
         self._scratch_slot = config.max_slots
-        self._settings = SettingsTable(config.max_slots + 1)
+        self._whole = None if model.sharding is None else model.sharding.whole
+        self._settings = SettingsTable(config.max_slots + 1, self._whole)
         self._programs: ProgramSet
         self._cache: Any
         self._memory: TokenMemory
         self._newest: Any
         self._decode_shapes: list[tuple[int, int]] = []
-        table = (config.max_slots + 1, self.buckets.cache_tokens // config.page_size)
-        self._pages = np.full(table, SCRATCH_PAGE, np.int32)
+        pages = self.buckets.cache_tokens // config.page_size
+        self._pages = PageTables(config.max_slots + 1, pages, self._chips)
 
     def make_ready(self) -> None:
         """Compile every program, allocate the cache, run each program once."""
@@ -114,8 +117,8 @@ class Runner:
         self._cache = self.model.init_cache(
             self.num_pages, self.buckets.page_size, self._config.dtype
         )
-        self._newest = jnp.zeros(slots, jnp.int32)
-        self._memory = TokenMemory.empty(slots, self.model.vocab_size)
+        self._newest = jax.device_put(jnp.zeros(slots, jnp.int32), self._whole)
+        self._memory = jax.device_put(TokenMemory.empty(slots, self.model.vocab_size), self._whole)
         self._warm_up()
 
     def open_slot(
@@ -136,12 +139,12 @@ class Runner:
 
     def place_page(self, slot: int, index: int, page: int) -> None:
         """Enter a page in a slot's table."""
-        self._pages[slot, index] = page
+        self._pages.place(slot, index, page)
 
     def close_slot(self, slot: int) -> None:
         """Let a slot hold no page and ask nothing of the steps to come."""
         self._settings.clear(slot)
-        self._pages[slot] = SCRATCH_PAGE
+        self._pages.clear(slot)
 
     def prefill(
         self, slot: int, start: int, tokens: Sequence[int], targets: Sequence[int] | None
@@ -174,7 +177,8 @@ class Runner:
         Returns:
             What is sampled, a row for each of `rows` and more of padding.
         """
-        return self._launch(self._shape_for(len(rows), 1 + max(row.position for row in rows)), rows)
+        needed = self._pages.rows_needed([row.slot for row in rows])
+        return self._launch(self._shape_for(needed, 1 + max(row.position for row in rows)), rows)
 
     def _launch_prefill(
         self,
@@ -197,7 +201,7 @@ class Runner:
             padded[1],
             np.int32(start),
             # A copy: the device may read the host's own memory, later.
-            self._pages[slot, : keys // self.buckets.page_size].copy(),
+            self._pages.for_prefill(slot, keys // self.buckets.page_size),
             np.bool_(targets is not None),
         )
         return logprobs
@@ -211,7 +215,8 @@ class Runner:
             [row.position for row in rows],
             [row.generated for row in rows],
         ]
-        pages = self._pages[batch[1], : shape[1] // self.buckets.page_size]
+        slots = [row.slot for row in rows]
+        pages = self._pages.for_decode(slots, shape[0], shape[1] // self.buckets.page_size)
         sampled: Sampled
         sampled, self._cache, self._memory, self._newest = self._programs.decode[shape](
             self.model.params,
@@ -232,13 +237,18 @@ class Runner:
 
     def _warm_up(self) -> None:
         """Run every program, and find out which of them give the same bits."""
-        self._pages[0] = np.minimum(np.arange(1, self._pages.shape[1] + 1), self.num_pages - 1)
+        # A slot on each chip that has pages of its own: they must all give the same.
+        slots = range(self._chips)
+        for slot in slots:
+            for index in range(self._pages.pages_a_slot):
+                self.place_page(slot, index, min(index + 1, self._pages_a_chip - 1))
         token_ids = self._probe_prompt()
         self.is_chunk_invariant = self._probe_chunks(token_ids)
-        for start in range(0, len(token_ids), self.buckets.largest_chunk):
-            chunk = token_ids[start : start + self.buckets.largest_chunk]
-            self.prefill(0, start, chunk, chunk)
-        self.open_slot(0, _PROBE, seed=1, prompt=(0,), stops=frozenset())
+        for slot in slots:
+            for start in range(0, len(token_ids), self.buckets.largest_chunk):
+                chunk = token_ids[start : start + self.buckets.largest_chunk]
+                self.prefill(slot, start, chunk, chunk)
+            self.open_slot(slot, _PROBE, seed=1, prompt=(0,), stops=frozenset())
         positions = probe_positions(self.buckets.decode_keys, self.max_model_len)
         results = {
             shape: [
@@ -248,7 +258,8 @@ class Runner:
             ]
             for shape in self._programs.decode
         }
-        self.close_slot(0)
+        for slot in slots:
+            self.close_slot(slot)
         self._decode_shapes, self.is_batch_invariant = kept_shapes(results)
         dropped = len(results) - len(self._decode_shapes)
         if dropped:
@@ -281,7 +292,8 @@ class Runner:
 
     def _cached_bits(self, tokens: int) -> list[bytes]:
         """For each of the first tokens of slot 0, the bits of all that the cache holds of it."""
-        pages = self._pages[0, : -(-tokens // self.buckets.page_size)]
+        # Slot 0 is on the first chip, whose pages are the first of all.
+        pages = self._pages.of_slot(0, -(-tokens // self.buckets.page_size))
         held = [
             np.concatenate([np.asarray(array[int(page)]) for page in pages])
             for array in jax.tree.leaves(self._cache)
@@ -295,8 +307,11 @@ class Runner:
 
     def _probe(self, shape: tuple[int, int], token: int, position: int) -> ProbeResult:
         """One decode step in which all rows are the same."""
-        row = DecodeRow(token=token, slot=0, position=position, generated=0)
-        sampled = self._launch(shape, [row] * shape[0])
+        rows = [
+            DecodeRow(token=token, slot=index % self._chips, position=position, generated=0)
+            for index in range(shape[0])
+        ]
+        sampled = self._launch(shape, rows)
         tokens = np.asarray(sampled.tokens).tolist()
         logprobs = np.asarray(sampled.logprobs.top)
         rows = tuple((token, bits.tobytes()) for token, bits in zip(tokens, logprobs, strict=True))
