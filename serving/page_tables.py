@@ -62,7 +62,7 @@ class PageTables:
         return self._tables[slot, :pages].copy()
 
     def for_prefill(self, slot: int, pages: int) -> Ints:
-        """int32[pages]; with several chips int32[chips, pages], of which the slot's has the table."""
+        """int32[pages]; with several chips int32[chips, pages], scratch but for the slot's chip."""
         if self._chips == 1:
             return self.of_slot(slot, pages)
         tables = np.full((self._chips, pages), SCRATCH_PAGE, np.int32)

@@ -307,11 +307,11 @@ class Runner:
 
     def _probe(self, shape: tuple[int, int], token: int, position: int) -> ProbeResult:
         """One decode step in which all rows are the same."""
-        rows = [
+        fed = [
             DecodeRow(token=token, slot=index % self._chips, position=position, generated=0)
             for index in range(shape[0])
         ]
-        sampled = self._launch(shape, rows)
+        sampled = self._launch(shape, fed)
         tokens = np.asarray(sampled.tokens).tolist()
         logprobs = np.asarray(sampled.logprobs.top)
         rows = tuple((token, bits.tobytes()) for token, bits in zip(tokens, logprobs, strict=True))

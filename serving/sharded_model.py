@@ -7,6 +7,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 
 from model.activations import under_layout
 from model.config import PaLMConfig
@@ -59,9 +60,9 @@ class ShardedPaLM:
         """
         mesh = self.sharding.mesh
         if isinstance(pages, RowsByChip):
-            by_chip = (tokens[pages.rows], start[pages.rows])
+            by_chip, tables = (tokens[pages.rows], start[pages.rows]), jnp.asarray(pages.tables)
             with under_layout(self.sharding.decode, mesh):
-                hidden, cache = forward_step(self.padded, params, *by_chip, cache, pages.tables)
+                hidden, cache = forward_step(self.padded, params, *by_chip, cache, tables)
             return hidden[pages.places], cache
         # By heads both layouts are one.
         with under_layout(self.sharding.prefill, mesh):
@@ -77,5 +78,5 @@ class ShardedPaLM:
         with under_layout(self.sharding.decode, self.sharding.mesh):
             logits = unembed(self.padded, params, hidden)
         by_row = self.sharding.by_row(hidden.shape[0])
-        logits = jax.lax.with_sharding_constraint(logits, by_row)
-        return logits[:, : self.config.vocab_size]
+        whole_rows: jax.Array = jax.lax.with_sharding_constraint(logits, by_row)
+        return whole_rows[:, : self.config.vocab_size]

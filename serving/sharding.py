@@ -24,7 +24,7 @@ from model.errors import ConfigError
 from model.layout_rules import MESH_AXES, Layout, dividing
 from model.own_pages import page_axes
 from model.partition import Placement, make_layout_mesh
-from serving.chip import chip_of
+from serving.chip import Chip, chip_of
 from serving.config import EngineConfig
 from serving.layout import MeshShape, choose_mesh
 from serving.plan import Plan, plan
@@ -120,7 +120,7 @@ def choose_sharding(
     if shape.chips == 1:
         return None
     mesh = make_layout_mesh(tuple(shape.sizes.values()), found[: shape.chips])
-    layout = _choose_layout(config, engine, mesh, shape)
+    layout = choose_layout(config, engine, chip_of(mesh.devices.flat[0]), shape)
     sharding = Sharding.of(layout, mesh)
     sharding.placement.pad(config)
     if engine.max_slots < sharding.page_chips:
@@ -131,12 +131,15 @@ def choose_sharding(
     return sharding
 
 
-def _choose_layout(
-    config: PaLMConfig, engine: EngineConfig, mesh: Mesh, shape: MeshShape
-) -> Layout:
+def choose_layout(config: PaLMConfig, engine: EngineConfig, chip: Chip, shape: MeshShape) -> Layout:
+    """The layout that `engine` names, or the fastest for a full decode step of those that fit.
+
+    If none is predicted to fit, the smallest: how much of the cache's pages there are is the
+    engine's choice, and the prediction not exact. The log says so.
+    """
     if engine.layout != "auto":
         return Layout.named(engine.layout)
-    made = plan_decode(config, engine, mesh.devices.flat[0], shape)
+    made = _plan_decode(config, engine, chip, shape)
     costs = {
         one.layout: one.cost
         for one in made.candidates
@@ -144,36 +147,25 @@ def _choose_layout(
         and not one.layout.gathered_axes
         and not (one.layout.attention == "batch" and engine.max_slots < shape.chips)
     }
-    fitting = {
-        layout: cost for layout, cost in costs.items() if cost.total_bytes <= made.chip.hbm_bytes
-    }
+    fitting = [layout for layout in costs if costs[layout].total_bytes <= made.chip.hbm_bytes]
     if fitting:
-        return min(fitting, key=lambda layout: fitting[layout].total_s)
-    chosen = min(costs, key=lambda layout: costs[layout].total_bytes)
+        return min(fitting, key=lambda layout: costs[layout].total_s)
+    smallest = min(costs, key=lambda layout: costs[layout].total_bytes)
     logger.warning(
-        "%s may not fit: layout %s is predicted to take %.1f of %.1f GB a device",
+        "%s may not fit: layout %s is predicted to need %.2f times a device's memory",
         config.name,
-        chosen.name,
-        costs[chosen].total_bytes / 1e9,
-        made.chip.hbm_bytes / 1e9,
+        smallest.name,
+        costs[smallest].total_bytes / made.chip.hbm_bytes,
     )
-    return chosen
+    return smallest
 
 
-def plan_decode(
-    config: PaLMConfig, engine: EngineConfig, device: jax.Device, shape: MeshShape
-) -> Plan:
-    """Every layout's cost for a full decode step on devices such as `device`."""
-    chip = chip_of(device)
+def _plan_decode(config: PaLMConfig, engine: EngineConfig, chip: Chip, shape: MeshShape) -> Plan:
     if engine.dtype == "float32":
         # The cost model knows bfloat16. Numbers twice as wide are the same on half of everything.
-        chip = dataclasses.replace(
-            chip,
-            peak_flops=chip.peak_flops / 2,
-            hbm_bytes=chip.hbm_bytes / 2,
-            hbm_bandwidth=chip.hbm_bandwidth / 2,
-            interconnect_bandwidth=chip.interconnect_bandwidth / 2,
-        )
+        figures = ("peak_flops", "hbm_bytes", "hbm_bandwidth", "interconnect_bandwidth")
+        halves = {figure: getattr(chip, figure) / 2 for figure in figures}
+        chip = dataclasses.replace(chip, **halves)
     workload = Workload(
         phase="decode",
         # Rows are padded to a multiple of the chips that have them.

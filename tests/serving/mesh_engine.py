@@ -17,11 +17,10 @@ from model.config import PaLMConfig
 from model.layout_rules import Layout
 from model.parameters import init_parameters
 from model.partition import make_layout_mesh
-from serving.compilation import Compiler
 from serving.config import EngineConfig
 from serving.core import EngineCore
 from serving.language_model import LanguageModel
-from serving.program_set import ProgramSet
+from serving.program_set import _Shapes
 from serving.request import GenerationRequest
 from serving.runner import Runner
 from serving.sharding import Sharding
@@ -51,8 +50,8 @@ ENGINE = EngineConfig(
     quantize="none",
     use_compilation_cache=False,
 )
-# A whole context and a little on each of 8 chips: their requests outgrow it.
-FEW_PAGES = 8 * (CONTEXT // ENGINE.page_size + 1)
+# A whole context and a little, on every chip that has pages of its own: requests outgrow it.
+FEW_PAGES = CONTEXT // ENGINE.page_size + 1
 MODELS = {"even": EVEN, "odd": ODD, "grouped": GROUPED}
 CASES = {
     "even 1d/heads 2,2,2": ("even", "1d/heads", (2, 2, 2)),
@@ -69,16 +68,13 @@ _COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "col
 def requests(vocab_size: int) -> list[GenerationRequest]:
     """Greedy and seeded, adjusted and not, some with a common beginning, more than there are slots.
 
-    They are long enough to outgrow `FEW_PAGES`.
+    Two of them outgrow `FEW_PAGES`.
     """
     common = tuple(range(3, 15))
     asked = []
     for index in range(20):
-        prompt = (
-            (*common, 20 + index)
-            if index % 3 == 0
-            else tuple(range(5 + index, 9 + 2 * index % 7 + index))
-        )
+        own = range(5 + index, 9 + index + 2 * index % 7)
+        prompt = (*common, 20 + index) if index % 3 == 0 else tuple(own)
         asked.append(
             request(
                 f"{index}",
@@ -127,26 +123,53 @@ class Served:
         }
 
 
+def decode_collectives(config: PaLMConfig, sharding: Sharding) -> Counter[str]:
+    """How often a full decode step has each array of each collective, as "all-reduce[2,3]"."""
+    model = LanguageModel.of_palm(
+        "tiny", config, init_parameters(config, jax.random.key(0)), "float32", sharding=sharding
+    )
+    runner = Runner(model, ENGINE)
+    shapes = _Shapes(model, runner.buckets, ENGINE.max_slots + 1, runner.num_pages, "float32")
+    lowered = shapes.lower_decode(runner.buckets.batches[-1], CONTEXT)
+    found: Counter[str] = Counter()
+    for result, name in re.findall(
+        rf"= (\(.*?\)|\S+) ({'|'.join(_COLLECTIVES)})(?:-start)?\(", lowered.compile().as_text()
+    ):
+        found.update(f"{name}{shape}" for shape in re.findall(r"\w+(\[[\d,]*\])", result))
+    return found
+
+
+def collectives(layout: str) -> dict[str, dict[str, int]]:
+    """What a layer of `EVEN` adds to a decode step, and what is left without any."""
+    sharding = Sharding.of(Layout.named(layout), make_layout_mesh((2, 2, 2)))
+    two = decode_collectives(EVEN, sharding)
+    one = decode_collectives(dataclasses.replace(EVEN, num_layers=1), sharding)
+    return {"a_layer": dict(two - one), "rest": dict(one - (two - one))}
+
+
 def main() -> None:
     """Print `{case: figures}`."""
     found: dict[str, Any] = {}
-    few = dataclasses.replace(ENGINE, kv_pages=FEW_PAGES)
     single = {name: Served(config, None) for name, config in MODELS.items()}
     for name, served in single.items():
         found[name] = {"enough": served.run(ENGINE)}
     for name, (model, layout, shape) in CASES.items():
         devices = jax.devices()[: shape[0] * shape[1] * shape[2]]
         sharding = Sharding.of(Layout.named(layout), make_layout_mesh(shape, devices))
-        import sys, time; t=time.time()
-        served = Served(MODELS[model], sharding); print(name, "ready", time.time()-t, file=sys.stderr)
+        served = Served(MODELS[model], sharding)
         found[name] = {
             "model": model,
             "enough": served.run(ENGINE),
-            "few": served.run(few),
+            "few": served.run(
+                dataclasses.replace(ENGINE, kv_pages=FEW_PAGES * sharding.page_chips)
+            ),
             "is_batch_invariant": served.runner.is_batch_invariant,
             "is_chunk_invariant": served.runner.is_chunk_invariant,
             "kept": len(served.runner._decode_shapes),
         }
+    found["collectives"] = {
+        name: collectives(name) for name in ("1d/heads", "1d/batch", "2d/heads")
+    }
     print(json.dumps(found))
 
 
