@@ -8,15 +8,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import tempfile
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
+from model.checkpoint import load_pretrained, save_pretrained
 from model.config import PaLMConfig
 from model.layout_rules import Layout
 from model.parameters import init_parameters
-from model.partition import make_layout_mesh
+from model.partition import Placement, make_layout_mesh, place_parameters
 from serving.config import EngineConfig
 from serving.core import EngineCore
 from serving.language_model import LanguageModel
@@ -39,9 +43,8 @@ EVEN = PaLMConfig(
 # Heads, feed-forward width and vocabulary that no mesh of 8 divides.
 ODD = dataclasses.replace(EVEN, vocab_size=53, num_heads=7, d_ff=30)
 GROUPED = dataclasses.replace(ODD, num_heads=6, num_kv_heads=2, qk_norm=True, tied_embeddings=False)
-# Slots that 8 devices do not share out evenly.
 ENGINE = EngineConfig(
-    max_slots=9,
+    max_slots=3,
     page_size=4,
     prefill_buckets=(8,),
     smallest_key_bucket=CONTEXT,
@@ -50,17 +53,18 @@ ENGINE = EngineConfig(
     quantize="none",
     use_compilation_cache=False,
 )
+# Slots that 8 devices with pages of their own do not share out evenly.
+BY_BATCH = dataclasses.replace(ENGINE, max_slots=9)
 # A whole context and a little, on every chip that has pages of its own: requests outgrow it.
 FEW_PAGES = CONTEXT // ENGINE.page_size + 1
 MODELS = {"even": EVEN, "odd": ODD, "grouped": GROUPED}
 CASES = {
     "even 1d/heads 2,2,2": ("even", "1d/heads", (2, 2, 2)),
+    "even 1d/batch 2,2,2": ("even", "1d/batch", (2, 2, 2)),
     "odd 1d/heads 8,1,1": ("odd", "1d/heads", (8, 1, 1)),
-    "odd 1d/batch 2,2,2": ("odd", "1d/batch", (2, 2, 2)),
     "odd 2d/heads 2,2,2": ("odd", "2d/heads", (2, 2, 2)),
     "odd 2d/batch 2,4,1": ("odd", "2d/batch", (2, 4, 1)),
     "grouped 2d/batch 2,2,2": ("grouped", "2d/batch", (2, 2, 2)),
-    "grouped 1d/heads 1,2,2": ("grouped", "1d/heads", (1, 2, 2)),
 }
 _COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute")
 
@@ -94,16 +98,15 @@ def requests(vocab_size: int) -> list[GenerationRequest]:
 class Served:
     """A runner that is ready; every run has books of its own."""
 
-    def __init__(self, config: PaLMConfig, sharding: Sharding | None) -> None:
-        params = init_parameters(config, jax.random.key(0))
-        model = LanguageModel.of_palm("tiny", config, params, "float32", "none", sharding)
-        self.runner = Runner(model, ENGINE)
+    def __init__(self, config: PaLMConfig, engine: EngineConfig, sharding: Sharding | None) -> None:
+        self.runner = make_runner(config, engine, sharding)
         self.runner.make_ready()
+        self.engine = engine
         self.vocab_size = config.vocab_size
 
-    def run(self, config: EngineConfig) -> dict[str, Any]:
+    def run(self, kv_pages: int | None = None) -> dict[str, Any]:
         """All requests at once."""
-        core = EngineCore(self.runner, None, config)
+        core = EngineCore(self.runner, None, dataclasses.replace(self.engine, kv_pages=kv_pages))
         driver = Driver(core)
         for each in requests(self.vocab_size):
             driver.submit(each)
@@ -123,53 +126,74 @@ class Served:
         }
 
 
-def decode_collectives(config: PaLMConfig, sharding: Sharding) -> Counter[str]:
-    """How often a full decode step has each array of each collective, as "all-reduce[2,3]"."""
-    model = LanguageModel.of_palm(
-        "tiny", config, init_parameters(config, jax.random.key(0)), "float32", sharding=sharding
-    )
-    runner = Runner(model, ENGINE)
-    shapes = _Shapes(model, runner.buckets, ENGINE.max_slots + 1, runner.num_pages, "float32")
-    lowered = shapes.lower_decode(runner.buckets.batches[-1], CONTEXT)
+def make_runner(config: PaLMConfig, engine: EngineConfig, sharding: Sharding | None) -> Runner:
+    """A runner of random weights, not ready."""
+    params = init_parameters(config, jax.random.key(0))
+    model = LanguageModel.of_palm("tiny", config, params, "float32", "none", sharding)
+    return Runner(model, engine)
+
+
+def a_layer(served: Served, config: PaLMConfig, sharding: Sharding) -> dict[str, int]:
+    """Collectives that a layer adds to a decode step: those of two layers less those of one."""
+    shallow = dataclasses.replace(config, num_layers=config.num_layers - 1)
+    runner = make_runner(shallow, served.engine, sharding)
+    slots = served.engine.max_slots + 1
+    shapes = _Shapes(runner.model, runner.buckets, slots, runner.num_pages, "float32")
+    fewer = shapes.lower_decode(runner.buckets.batches[-1], CONTEXT).compile()
+    more = served.runner._programs.decode[runner.buckets.batches[-1], CONTEXT]
+    return dict(collectives(more.as_text()) - collectives(fewer.as_text()))
+
+
+def collectives(hlo: str) -> Counter[str]:
+    """How often each array of each collective occurs, as "all-reduce[2,3]"."""
     found: Counter[str] = Counter()
     for result, name in re.findall(
-        rf"= (\(.*?\)|\S+) ({'|'.join(_COLLECTIVES)})(?:-start)?\(", lowered.compile().as_text()
+        rf"= (\(.*?\)|\S+) ({'|'.join(_COLLECTIVES)})(?:-start)?\(", hlo
     ):
         found.update(f"{name}{shape}" for shape in re.findall(r"\w+(\[[\d,]*\])", result))
     return found
 
 
-def collectives(layout: str) -> dict[str, dict[str, int]]:
-    """What a layer of `EVEN` adds to a decode step, and what is left without any."""
-    sharding = Sharding.of(Layout.named(layout), make_layout_mesh((2, 2, 2)))
-    two = decode_collectives(EVEN, sharding)
-    one = decode_collectives(dataclasses.replace(EVEN, num_layers=1), sharding)
-    return {"a_layer": dict(two - one), "rest": dict(one - (two - one))}
+def loading() -> dict[str, Any]:
+    """A checkpoint read into its places, beside one that is read first and then placed."""
+    placement = Placement(layout=Layout.named("2d/heads"), mesh=make_layout_mesh((2, 2, 2)))
+    params = init_parameters(GROUPED, jax.random.key(0))
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(Path(folder), GROUPED, params, None)
+        whole = load_pretrained(folder)
+        split = load_pretrained(folder, placement=placement)
+    _, expected = place_parameters(GROUPED, params, placement.layout, placement.mesh)
+    tokens = np.arange(16, dtype=np.int32).reshape(2, 8)
+    return {
+        "is_same": all(
+            found.sharding == wanted.sharding and np.array_equal(found, wanted)
+            for found, wanted in zip(
+                jax.tree.leaves(split.params), jax.tree.leaves(expected), strict=True
+            )
+        ),
+        "logits_difference": float(np.abs(split.logits(tokens) - whole.logits(tokens)).max()),
+    }
 
 
 def main() -> None:
     """Print `{case: figures}`."""
-    found: dict[str, Any] = {}
-    single = {name: Served(config, None) for name, config in MODELS.items()}
-    for name, served in single.items():
-        found[name] = {"enough": served.run(ENGINE)}
+    found: dict[str, Any] = {
+        name: Served(config, ENGINE, None).run() for name, config in MODELS.items()
+    }
     for name, (model, layout, shape) in CASES.items():
-        devices = jax.devices()[: shape[0] * shape[1] * shape[2]]
-        sharding = Sharding.of(Layout.named(layout), make_layout_mesh(shape, devices))
-        served = Served(MODELS[model], sharding)
+        sharding = Sharding.of(Layout.named(layout), make_layout_mesh(shape))
+        engine = ENGINE if sharding.page_chips == 1 else BY_BATCH
+        served = Served(MODELS[model], engine, sharding)
         found[name] = {
             "model": model,
-            "enough": served.run(ENGINE),
-            "few": served.run(
-                dataclasses.replace(ENGINE, kv_pages=FEW_PAGES * sharding.page_chips)
-            ),
+            "enough": served.run(),
+            "few": served.run(FEW_PAGES * sharding.page_chips),
             "is_batch_invariant": served.runner.is_batch_invariant,
             "is_chunk_invariant": served.runner.is_chunk_invariant,
-            "kept": len(served.runner._decode_shapes),
         }
-    found["collectives"] = {
-        name: collectives(name) for name in ("1d/heads", "1d/batch", "2d/heads")
-    }
+        if model == "even":
+            found[name]["a_layer"] = a_layer(served, EVEN, sharding)
+    found["loading"] = loading()
     print(json.dumps(found))
 
 

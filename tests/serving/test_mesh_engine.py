@@ -12,12 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.serving.mesh_engine import CASES, EVEN
+from tests.serving.mesh_engine import CASES, ENGINE, EVEN
 
 ROOT = Path(__file__).parents[2]
 MAX_LOGPROB_DIFFERENCE = 1e-4
-# Rows of the largest decode step: 9 slots are padded to a multiple of the chips by batch alone.
-ROWS = {"1d/heads": 9, "1d/batch": 16, "2d/heads": 9}
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +62,10 @@ def test_a_request_that_gives_its_pages_up_ends_with_the_same_tokens(on_eight_de
     assert found["few"]["tokens"] == on_eight_devices[found["model"]]["tokens"]
 
 
-def collectives(found, layout: str, part: str) -> Counter[tuple[str, tuple[int, ...]]]:
+def a_layer(found, case: str) -> Counter[tuple[str, tuple[int, ...]]]:
     """(operation, shape of an array without axes of size 1) to how often."""
     counted: Counter[tuple[str, tuple[int, ...]]] = Counter()
-    for key, count in found["collectives"][layout][part].items():
+    for key, count in found[case]["a_layer"].items():
         operation, sizes = re.fullmatch(r"([a-z-]+)\[([\d,]*)\]", key).groups()
         shape = tuple(int(size) for size in sizes.split(",") if size not in ("", "1"))
         counted[operation, shape] += count
@@ -76,21 +74,20 @@ def collectives(found, layout: str, part: str) -> Counter[tuple[str, tuple[int, 
 
 def test_a_layer_of_a_decode_step_under_1d_reduces_once(on_eight_devices):
     # Attention and feed-forward layer are two arrays of one all-reduce (docs/sharding.md).
-    layer = collectives(on_eight_devices, "1d/heads", "a_layer")
-    assert layer == {("all-reduce", (ROWS["1d/heads"], EVEN.d_model)): 2}
+    layer = a_layer(on_eight_devices, "even 1d/heads 2,2,2")
+    assert layer == {("all-reduce", (ENGINE.max_slots, EVEN.d_model)): 2}
 
 
 def test_attention_by_batch_adds_two_exchanges_and_sends_no_page(on_eight_devices):
-    layer = collectives(on_eight_devices, "1d/batch", "a_layer")
-    rows = ROWS["1d/batch"]
-    reduced = {key: count for key, count in layer.items() if key[0] == "all-reduce"}
-    assert reduced == {("all-reduce", (rows, EVEN.d_model)): 2}
-    others = {key: count for key, count in layer.items() if key[0] != "all-reduce"}
-    assert {name for name, _ in others} == {"all-to-all"}
-    moved = sum(count * math.prod(shape) for (_, shape), count in others.items())
+    layer = a_layer(on_eight_devices, "even 1d/batch 2,2,2")
+    rows = 16  # 9 slots, padded to a multiple of the devices
+    assert layer.pop(("all-reduce", (rows, EVEN.d_model))) == 2
+    assert {name for name, _ in layer} == {"all-to-all"}
+    moved = sum(count * math.prod(shape) for (_, shape), count in layer.items())
     assert moved == 2 * rows * EVEN.num_heads * EVEN.head_dim // 8
 
 
-def test_2d_reduces_over_x_and_over_yz_alone(on_eight_devices):
-    layer = collectives(on_eight_devices, "2d/heads", "a_layer")
-    assert {name for name, _ in layer} == {"all-reduce"}
+def test_a_checkpoint_is_read_into_its_places(on_eight_devices):
+    found = on_eight_devices["loading"]
+    assert found["is_same"]
+    assert found["logits_difference"] <= 1e-4
