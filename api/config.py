@@ -14,6 +14,7 @@ from api.quantities import parse_quantity
 from model.errors import ConfigError
 from serving.chip import CHIPS, Calibration, Chip, ChipName
 from serving.config import EngineConfig
+from serving.constraint import Constraint
 from serving.request import SamplingParams
 from serving.workload import Phase, WeightFormat
 
@@ -104,6 +105,8 @@ class GenerateConfig:
         prompt: The text to continue; - reads it from standard input.
         model: An embedded model's name or a checkpoint folder.
         echo: Print the prompt before its continuation.
+        json_schema: Generate JSON that this schema accepts, given as JSON.
+        guided_regex: Generate text that this regular expression matches as a whole.
         sampling: How tokens are chosen.
         engine: How the model is run.
     """
@@ -111,6 +114,8 @@ class GenerateConfig:
     prompt: str = dataclasses.field(metadata={"argument": True})
     model: str = dataclasses.field(default=DEFAULT_MODEL, metadata={"flag": "-m"})
     echo: bool = False
+    json_schema: str | None = None
+    guided_regex: str | None = None
     sampling: SamplingParams = dataclasses.field(
         default_factory=lambda: SamplingParams(max_tokens=128),
         metadata={"panel": "Sampling", "only": _GENERATE_OPTIONS},
@@ -119,6 +124,22 @@ class GenerateConfig:
         default_factory=lambda: EngineConfig(max_slots=1),
         metadata={"panel": "Engine", "only": ("max_model_len", "dtype", "compilation_cache_dir")},
     )
+
+    def __post_init__(self) -> None:
+        """Check what no single field can."""
+        if self.json_schema is not None and self.guided_regex is not None:
+            raise ConfigError("json_schema and guided_regex exclude each other: give one of them")
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """What the text must be.
+
+        Raises:
+            RequestError: It is too long.
+        """
+        if self.json_schema is not None:
+            return Constraint.of_json_schema(self.json_schema)
+        return None if self.guided_regex is None else Constraint.of_regex(self.guided_regex)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,11 @@ async def _generate(config: GenerateConfig) -> None:
             await host.start()
         service = CompletionService(host, ServingMetrics(host.stats), max_choices=1)
         call = CompletionCall(
-            model=host.model_name, prompts=(prompt,), params=config.sampling, echo=config.echo
+            model=host.model_name,
+            prompts=(prompt,),
+            params=config.sampling,
+            echo=config.echo,
+            constraint=config.constraint,
         )
         (request,) = await service.plan(call, "generate")
         async with aclosing(service.deltas(request)) as deltas:

@@ -18,6 +18,7 @@ from api.streams import gather, merge
 from api.tokens import Prompt, Tokens
 from model.errors import TalipotError
 from serving.checks import show
+from serving.constraint import Constraint
 from serving.errors import (
     EngineCrashedError,
     OverloadedError,
@@ -32,6 +33,7 @@ from serving.request import (
     Usage,
     collect,
 )
+from serving.sequence import CONSTRAINT
 
 _ABORTED_RETRY_AFTER_S = 5.0
 
@@ -49,6 +51,7 @@ class CompletionCall:
         echo: Whether the text begins with the prompt.
         priority: Calls with a smaller number leave the queue first.
         deadline_s: Seconds from its arrival in which the call must be finished; None for no limit.
+        constraint: What every generated text must be; None for anything.
 
     Raises:
         RequestError: `best_of` is below `n`.
@@ -62,6 +65,7 @@ class CompletionCall:
     echo: bool = False
     priority: int = 0
     deadline_s: float | None = None
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         """Check what no single field can."""
@@ -136,6 +140,9 @@ class CompletionService:
             )
         if call.params.max_tokens == 0 and not call.echo:
             raise RequestError("max_tokens=0 must be at least 1 without echo", param="max_tokens")
+        grammar = None
+        if call.constraint is not None:
+            grammar = await self.host.engine.compile(call.constraint)
         requests = []
         for row, prompt in enumerate(call.prompts):
             token_ids = await self.tokens.of_prompt(prompt)
@@ -149,6 +156,7 @@ class CompletionService:
                         echo=call.echo,
                         priority=call.priority,
                         deadline_s=call.deadline_s,
+                        constraint=grammar,
                     )
                 )
         return tuple(requests)
@@ -264,6 +272,10 @@ def _raise_unfinished(delta: Delta) -> None:
         raise ShuttingDownError(
             "the server is stopping and ended this request before it was finished",
             retry_after_s=_ABORTED_RETRY_AFTER_S,
+        )
+    if delta.finish_reason == "error" and delta.stop_reason == CONSTRAINT:
+        raise RequestError(
+            "the schema or regular expression became too complex to follow in this text"
         )
     if delta.finish_reason == "error":
         raise EngineCrashedError("the engine failed while it ran this request")

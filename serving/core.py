@@ -12,8 +12,10 @@ from model.tokenizer import Tokenizer
 from serving.admission import check_request
 from serving.collecting import Collector
 from serving.config import EngineConfig
+from serving.constraining import constrain
 from serving.engine_stats import EngineStats
-from serving.errors import InvariantError
+from serving.errors import InvariantError, RequestError
+from serving.grammar import GrammarCompiler
 from serving.in_progress import RequestsInProgress
 from serving.launching import LaunchedStep, Launcher
 from serving.limits import SchedulerLimits
@@ -36,6 +38,10 @@ class EngineCore:
         self.tokenizer = tokenizer
         self.changed = threading.Condition()
         """Held while the books change; notified when there is something new to do."""
+        self.grammars: GrammarCompiler | None = None
+        """Compiles constraints; None without a tokenizer."""
+        if tokenizer is not None and tokenizer.eos_ids:
+            self.grammars = GrammarCompiler(tokenizer, runner.model.vocab_size)
         self._config = config
         chips = runner.model.page_chips
         self._scheduler = Scheduler(
@@ -55,6 +61,8 @@ class EngineCore:
     def make_ready(self) -> None:
         """Prepare the runner; how prompts may be cut and shared depends on what it finds."""
         self.runner.make_ready()
+        if self.grammars is not None:
+            self.grammars.make_ready()
         self._scheduler.limits = _limits(self._config, self.runner)
 
     @property
@@ -80,6 +88,11 @@ class EngineCore:
             max_model_len=self.runner.max_model_len,
             has_tokenizer=self.tokenizer is not None,
         )
+        if request.constraint is not None and request.constraint.compiler is not self.grammars:
+            raise RequestError(
+                "constraint was compiled by another engine, for another vocabulary",
+                param="constraint",
+            )
         deadline = None
         if request.deadline_s is not None:
             deadline = time.monotonic() + request.deadline_s
@@ -122,6 +135,9 @@ class EngineCore:
             plan = self._scheduler.plan()
         finished, self._in_flight = self._in_flight, self._launcher.launch(plan)
         gained = [] if finished is None else self._collector.collect(finished)
+        if self._in_flight is not None and self.grammars is not None:
+            self._in_flight, failed = constrain(self._in_flight, self.runner, self.grammars)
+            gained += failed
         with self.changed:
             self._steps += 1
             for sequence, delta in gained:

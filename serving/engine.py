@@ -10,15 +10,23 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
 
 from model.errors import TokenizerError
 from serving.compilation import CompilationWatch
 from serving.config import EngineConfig
+from serving.constraint import Constraint
 from serving.core import EngineCore
 from serving.engine_stats import EngineStats
-from serving.errors import EngineCrashedError, EngineStoppedError, RecompilationError
+from serving.errors import (
+    EngineCrashedError,
+    EngineStoppedError,
+    OverloadedError,
+    RecompilationError,
+    RequestError,
+)
 from serving.language_model import LanguageModel
 from serving.request import Delta, GenerationRequest, SamplingParams, collect
 from serving.runner import Runner
@@ -29,6 +37,7 @@ from serving.stream import RequestStream
 if TYPE_CHECKING:
     from model.checkpoint import Pretrained
     from model.tokenizer import Tokenizer
+    from serving.grammar import Grammar
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +45,10 @@ _T = TypeVar("_T")
 
 # Up to so many streams are woken every `stream_interval_s`; more of them less often.
 _STREAMS_AT_ONCE = 16
+
+# A hostile grammar takes two seconds; beyond so many, callers had better come again.
+_MAX_COMPILING = 32
+_COMPILING_RETRY_AFTER_S = 2.0
 
 State: TypeAlias = Literal["new", "starting", "ready", "draining", "stopped", "failed"]
 
@@ -67,6 +80,8 @@ class Engine:
         self._live: set[Sequence] = set()
         self._all_ended = asyncio.Event()
         self._score_numbers = itertools.count()
+        self._compilers = ThreadPoolExecutor(1, thread_name_prefix="talipot-grammars")
+        self._compiling = 0
 
     @classmethod
     def from_pretrained(cls, pretrained: Pretrained, config: EngineConfig | None = None) -> Engine:
@@ -164,6 +179,35 @@ class Engine:
         if sequence is not None:
             self._core.abort(sequence)
 
+    async def compile(self, constraint: Constraint) -> Grammar:
+        """The grammar of a constraint, for `GenerationRequest.constraint`; from memory if it can.
+
+        Raises:
+            RequestError: It cannot be followed; the message says why.
+            OverloadedError: Too many constraints wait to be compiled.
+            EngineStoppedError: The engine does not admit requests.
+        """
+        loop = self._require_ready()
+        grammars = self._core.grammars
+        if grammars is None:
+            raise RequestError(
+                f"{constraint.field} needs text, and this model has no tokenizer",
+                param=constraint.field,
+            )
+        grammar = grammars.find(constraint)
+        if grammar is not None:
+            return grammar
+        if self._compiling >= _MAX_COMPILING:
+            raise OverloadedError(
+                f"{self._compiling} grammars wait to be compiled; at most {_MAX_COMPILING} may",
+                retry_after_s=_COMPILING_RETRY_AFTER_S,
+            )
+        self._compiling += 1
+        try:
+            return await loop.run_in_executor(self._compilers, grammars.compile, constraint)
+        finally:
+            self._compiling -= 1
+
     async def score(self, token_ids: Iterable[int]) -> list[float | None]:
         """The log-probability of each token given those before it; None for the first.
 
@@ -205,6 +249,9 @@ class Engine:
             self._core.changed.notify_all()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
+        self._compilers.shutdown(wait=False, cancel_futures=True)
+        if self._core.grammars is not None:
+            await asyncio.to_thread(self._core.grammars.close)
 
     def _move(self, before: State, after: State) -> bool:
         """Go from one state to another; False if it is another one by now."""

@@ -7,7 +7,7 @@ import time
 
 from serving.in_progress import RequestsInProgress
 from serving.programs import ON_DEVICE
-from serving.runner import DecodeRow, Runner
+from serving.runner import Decoded, DecodeRow, Runner
 from serving.sampler import Logprobs, Sampled
 from serving.sequence import Sequence
 from serving.step_plan import Admission, DecodeToken, PromptChunk, StepPlan
@@ -21,6 +21,7 @@ class LaunchedStep:
         chunks: Each with its request and the logprobs of its tokens.
         decodes: The requests of the decode step's rows.
         sampled: What that step gives; None without one.
+        decoded: The same with what a choice among fewer tokens needs.
         tokens: Tokens in the step.
         started: When it was launched, on the clock of `time.perf_counter`.
     """
@@ -28,6 +29,7 @@ class LaunchedStep:
     chunks: list[tuple[PromptChunk, Sequence, Logprobs]]
     decodes: list[Sequence]
     sampled: Sampled | None
+    decoded: Decoded | None
     tokens: int
     started: float
 
@@ -59,10 +61,12 @@ class Launcher:
         rows = [self._row(decode) for decode in plan.decodes]
         if not chunks and not rows:
             return None
+        decoded = self._runner.decode(rows) if rows else None
         return LaunchedStep(
             chunks=chunks,
             decodes=[self._requests[decode.request_id] for decode in plan.decodes],
-            sampled=self._runner.decode(rows) if rows else None,
+            sampled=None if decoded is None else decoded.sampled,
+            decoded=decoded,
             tokens=sum(plan.tokens.values()),
             started=started,
         )
@@ -83,6 +87,7 @@ class Launcher:
             prompt=sequence.request.prompt_token_ids,
             generated=sequence.generated,
             stops=sequence.stop_ids,
+            is_constrained=sequence.matcher is not None,
         )
 
     def _launch_chunk(self, chunk: PromptChunk) -> tuple[PromptChunk, Sequence, Logprobs]:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,11 @@ from serving.buckets import Buckets
 from serving.compilation import Compiler, Executable
 from serving.language_model import LanguageModel
 from serving.page_tables import PageTables
-from serving.programs import DECODE_FIELDS, decode, prefill, remember
+from serving.programs import DECODE_FIELDS, constrain, decode, prefill, remember
+from serving.sampler import Sampled, no_logprobs
 from serving.sampling_state import SettingsTable, TokenMemory
+
+_Shape = TypeVar("_Shape")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,11 +30,13 @@ class ProgramSet:
     Attributes:
         prefill: By (chunk length, cache positions read).
         decode: By (rows, cache positions read).
+        constrain: By rows.
         remember: Starts a slot's token memory.
     """
 
     prefill: Mapping[tuple[int, int], Executable]
     decode: Mapping[tuple[int, int], Executable]
+    constrain: Mapping[int, Executable]
     remember: Executable
 
     @classmethod
@@ -58,10 +63,15 @@ class ProgramSet:
             for rows in buckets.batches
             for keys in buckets.decode_keys
         }
+        constrains = {
+            rows: compiler.submit(shapes.lower_constrain(rows), same_rounding=True)
+            for rows in buckets.batches
+        }
         remembering = compiler.submit(shapes.lower_remember())
         return cls(
             prefill=_results(prefills),
             decode=_results(decodes),
+            constrain=_results(constrains),
             remember=remembering.result(),
         )
 
@@ -97,7 +107,9 @@ class _Shapes:
 
     def lower_decode(self, rows: int, keys: int) -> jax.stages.Lowered:
         function = functools.partial(decode, self._model)
-        mesh = self._lie(("params", "cache", *["whole"] * 5), ("whole", "cache", "whole", "whole"))
+        mesh = self._lie(
+            ("params", "cache", *["whole"] * 5), ("whole", "rows", "cache", "whole", "whole"), rows
+        )
         return jax.jit(function, donate_argnums=(1, 2, 3), **mesh).lower(
             self._params,
             self._cache,
@@ -108,6 +120,25 @@ class _Shapes:
             jax.tree.map(_abstract, self._tables.for_decode((), rows, keys // self._page_size)),
         )
 
+    def lower_constrain(self, rows: int) -> jax.stages.Lowered:
+        vocab_size = self._model.vocab_size
+        sampled = jax.eval_shape(
+            lambda: Sampled(
+                tokens=jnp.zeros(rows, jnp.int32), logprobs=no_logprobs(rows, vocab_size)
+            )
+        )
+        mesh = self._lie(("whole", "rows", *["whole"] * 6), ("whole",) * 3, rows)
+        return jax.jit(constrain, donate_argnums=(2, 3), **mesh).lower(
+            sampled,
+            jax.ShapeDtypeStruct((rows, vocab_size), jnp.float32),
+            self._memory,
+            self._newest,
+            self._settings,
+            _ints(len(DECODE_FIELDS), rows),
+            _ints(rows, -(-vocab_size // 32)),
+            jax.ShapeDtypeStruct((rows,), jnp.bool_),
+        )
+
     def lower_remember(self) -> jax.stages.Lowered:
         row = jax.tree.map(
             lambda field: jax.ShapeDtypeStruct(field.shape[1:], field.dtype), self._memory
@@ -116,8 +147,12 @@ class _Shapes:
             self._memory, _scalar(jnp.int32), row
         )
 
-    def _lie(self, inputs: tuple[str, ...], outputs: tuple[str, ...] | str) -> dict[str, Any]:
+    def _lie(
+        self, inputs: tuple[str, ...], outputs: tuple[str, ...] | str, rows: int = 1
+    ) -> dict[str, Any]:
         """For `jax.jit`: where arguments and results lie on the mesh; on one device nothing.
+
+        "rows" is split by row, of which there are `rows`.
 
         What is donated comes back as it went in, or the next step would be another program.
         """
@@ -128,6 +163,7 @@ class _Shapes:
             "params": jax.tree.map(lambda array: array.sharding, self._model.params),
             "cache": sharding.cache,
             "whole": sharding.whole,
+            "rows": sharding.by_row(rows),
         }
         return {
             "in_shardings": jax.tree.map(places.__getitem__, inputs),
@@ -135,9 +171,7 @@ class _Shapes:
         }
 
 
-def _results(
-    futures: Mapping[tuple[int, int], Future[Executable]],
-) -> dict[tuple[int, int], Executable]:
+def _results(futures: Mapping[_Shape, Future[Executable]]) -> dict[_Shape, Executable]:
     return {shape: future.result() for shape, future in futures.items()}
 
 

@@ -6,6 +6,8 @@ donated and come back updated.
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -65,7 +67,7 @@ def decode(
     settings: SamplingSettings,
     batch: jax.Array,
     pages: jax.Array | RowsByChip,
-) -> tuple[Sampled, Cache, TokenMemory, jax.Array]:
+) -> tuple[Sampled, jax.Array, Cache, TokenMemory, jax.Array]:
     """Feed each row's newest token and sample the next.
 
     Args:
@@ -80,7 +82,7 @@ def decode(
         pages: int32[B, P]; the pages that each row reads; or by chip.
 
     Returns:
-        What was sampled, the cache, the memory and the newest tokens.
+        What was sampled, the logits float32[B, V], the cache, the memory and the newest tokens.
     """
     given, slots, positions, generated = batch
     tokens = jnp.where(given == ON_DEVICE, newest[slots], given)
@@ -95,7 +97,61 @@ def decode(
         generated=generated,
         positions=positions + 1,
     )
-    return sampled, cache, memory, newest.at[slots].set(jnp.maximum(sampled.tokens, 0))
+    newest = newest.at[slots].set(jnp.maximum(sampled.tokens, 0))
+    return sampled, logits, cache, memory, newest
+
+
+def constrain(
+    sampled: Sampled,
+    logits: jax.Array,
+    memory: TokenMemory,
+    newest: jax.Array,
+    settings: SamplingSettings,
+    batch: jax.Array,
+    masks: jax.Array,
+    is_constrained: jax.Array,
+) -> tuple[Sampled, TokenMemory, jax.Array]:
+    """Choose again, among the tokens that a grammar allows, for the rows that have one.
+
+    Which tokens those are depends on the token before, so the host says it after `decode` has been
+    launched. The other rows keep what `decode` gave them.
+
+    Args:
+        sampled: What `decode` gave.
+        logits: float32[B, V], likewise.
+        memory: Of all slots; donated.
+        newest: int32[slots]; donated.
+        settings: Of all slots; neutral but for those with a constraint, which `decode` saw neutral.
+        batch: What `decode` got.
+        masks: int32[B, ceil(V / 32)]; bit i of word w allows token 32 w + i.
+        is_constrained: bool[B]; the rows to choose for.
+
+    Returns:
+        What is sampled now, the memory and the newest tokens.
+    """
+    _, slots, positions, generated = batch
+    bits = jnp.arange(32, dtype=jnp.int32)
+    allowed = ((masks[:, :, None] >> bits) & 1).reshape(masks.shape[0], -1) == 1
+    allowed = allowed[:, : logits.shape[1]] | ~is_constrained[:, None]
+    first = jnp.maximum(sampled.tokens, 0)
+    memory = dataclasses.replace(memory, counts=memory.counts.at[slots, first].add(-1))
+    again, _ = sample(
+        logits,
+        settings.rows(slots),
+        memory,
+        slots=slots,
+        generated=generated,
+        positions=positions + 1,
+        allowed=allowed,
+    )
+    sampled = jax.tree.map(
+        lambda new, old: jnp.where(jnp.expand_dims(is_constrained, range(1, new.ndim)), new, old),
+        again,
+        sampled,
+    )
+    tokens = jnp.maximum(sampled.tokens, 0)
+    memory = dataclasses.replace(memory, counts=memory.counts.at[slots, tokens].add(1))
+    return sampled, memory, newest.at[slots].set(tokens)
 
 
 def remember(memory: TokenMemory, slot: jax.Array, row: TokenMemory) -> TokenMemory:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from serving.checks import check_boolean, check_integer, check_number, check_token_ids, show
 from serving.errors import RequestError
 from serving.output import Delta, FinishReason, GenerationOutput, TokenLogprob, Usage, collect
+
+if TYPE_CHECKING:
+    from serving.grammar import Grammar
 
 __all__ = [
     "MAX_LOGPROBS",
@@ -117,6 +121,8 @@ class GenerationRequest:
         priority: Requests with a smaller number leave the queue first; equal ones in order of
             arrival.
         deadline_s: End the request with what it has this many seconds after it arrived.
+        constraint: The grammar that the generated text must keep to, from `Engine.compile`; None
+            for any text. Where the text can only end the request finishes with "stop".
 
     Raises:
         RequestError: A field is out of range; `param` is its name.
@@ -128,6 +134,7 @@ class GenerationRequest:
     echo: bool = False
     priority: int = 0
     deadline_s: float | None = None
+    constraint: Grammar | None = None
 
     def __post_init__(self) -> None:
         """Check every field."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -60,6 +60,26 @@ class HostLogprobs:
         )
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """A decode step that was launched.
+
+    Attributes:
+        sampled: What it samples.
+        logits: float32[B, V] of the model.
+        batch: int32[4, B], as `serving.programs.decode` got it.
+    """
+
+    sampled: Sampled
+    logits: jax.Array
+    batch: NDArray[np.int32]
+
+    @property
+    def rows(self) -> int:
+        """B, rows of padding included."""
+        return int(self.batch.shape[1])
+
+
 # What a probe of the warm-up samples with: every part of the sampler that a row can ask for.
 _PROBE = SamplingParams(
     temperature=0.8, top_k=40, top_p=0.95, min_p=0.001, logit_bias={0: 1.0}, seed=1, logprobs=20
@@ -88,6 +108,8 @@ class Runner:
         self._scratch_slot = config.max_slots
         self._whole = None if model.sharding is None else model.sharding.whole
         self._settings = SettingsTable(config.max_slots + 1, self._whole)
+        # What constrained slots sample with; in the other table they are neutral.
+        self._constrained = SettingsTable(config.max_slots + 1, self._whole)
         self._programs: ProgramSet
         self._cache: Any
         self._memory: TokenMemory
@@ -130,9 +152,14 @@ class Runner:
         prompt: tuple[int, ...],
         generated: Sequence[int] = (),
         stops: frozenset[int],
+        is_constrained: bool = False,
     ) -> None:
-        """Set a slot up for a request; `stops` are the tokens that `min_tokens` forbids."""
-        self._settings.fill(slot, params, seed)
+        """Set a slot up for a request; `stops` are the tokens that `min_tokens` forbids.
+
+        Of a constrained slot it is `constrain` that gives the tokens; what `decode` samples for it
+        is meaningless.
+        """
+        (self._constrained if is_constrained else self._settings).fill(slot, params, seed)
         if is_adjusted(params):
             row = memory_row(params, prompt, generated, stops, self.model.vocab_size)
             self._memory = self._programs.remember(self._memory, np.int32(slot), row)
@@ -144,6 +171,7 @@ class Runner:
     def close_slot(self, slot: int) -> None:
         """Let a slot hold no page and ask nothing of the steps to come."""
         self._settings.clear(slot)
+        self._constrained.clear(slot)
         self._pages.clear(slot)
 
     def prefill(
@@ -171,7 +199,7 @@ class Runner:
         """Wait until the program that gives `logprobs` has run."""
         logprobs.chosen.block_until_ready()
 
-    def decode(self, rows: Sequence[DecodeRow]) -> Sampled:
+    def decode(self, rows: Sequence[DecodeRow]) -> Decoded:
         """Feed every row's token and sample its next; does not wait for the device.
 
         Returns:
@@ -179,6 +207,29 @@ class Runner:
         """
         needed = self._pages.rows_needed([row.slot for row in rows])
         return self._launch(self._shape_for(needed, 1 + max(row.position for row in rows)), rows)
+
+    def constrain(
+        self, decoded: Decoded, masks: NDArray[np.int32], is_constrained: NDArray[np.bool_]
+    ) -> Sampled:
+        """Choose again for some rows of the newest step; does not wait for the device.
+
+        Args:
+            decoded: That step.
+            masks: int32[B, ceil(V / 32)], the tokens allowed; not to be changed afterwards.
+            is_constrained: bool[B], the rows to choose for; likewise.
+        """
+        sampled: Sampled
+        sampled, self._memory, self._newest = self._programs.constrain[decoded.rows](
+            decoded.sampled,
+            decoded.logits,
+            self._memory,
+            self._newest,
+            self._constrained.on_device(),
+            decoded.batch,
+            masks,
+            is_constrained,
+        )
+        return sampled
 
     def _launch_prefill(
         self,
@@ -206,7 +257,7 @@ class Runner:
         )
         return logprobs
 
-    def _launch(self, shape: tuple[int, int], rows: Sequence[DecodeRow]) -> Sampled:
+    def _launch(self, shape: tuple[int, int], rows: Sequence[DecodeRow]) -> Decoded:
         batch = np.zeros((len(DECODE_FIELDS), shape[0]), np.int32)
         batch[1] = self._scratch_slot
         batch[:, : len(rows)] = [
@@ -217,8 +268,7 @@ class Runner:
         ]
         slots = [row.slot for row in rows]
         pages = self._pages.for_decode(slots, shape[0], shape[1] // self.buckets.page_size)
-        sampled: Sampled
-        sampled, self._cache, self._memory, self._newest = self._programs.decode[shape](
+        sampled, logits, self._cache, self._memory, self._newest = self._programs.decode[shape](
             self.model.params,
             self._cache,
             self._memory,
@@ -227,7 +277,7 @@ class Runner:
             batch,
             pages,
         )
-        return sampled
+        return Decoded(sampled=sampled, logits=logits, batch=batch)
 
     def _shape_for(self, rows: int, keys: int) -> tuple[int, int]:
         for shape in self._decode_shapes:
@@ -258,9 +308,10 @@ class Runner:
             ]
             for shape in self._programs.decode
         }
+        self._decode_shapes, self.is_batch_invariant = kept_shapes(results)
+        self.is_batch_invariant &= self._probe_constrained(token_ids[positions[0]], results)
         for slot in slots:
             self.close_slot(slot)
-        self._decode_shapes, self.is_batch_invariant = kept_shapes(results)
         dropped = len(results) - len(self._decode_shapes)
         if dropped:
             logger.warning(
@@ -307,12 +358,41 @@ class Runner:
 
     def _probe(self, shape: tuple[int, int], token: int, position: int) -> ProbeResult:
         """One decode step in which all rows are the same."""
-        fed = [
+        sampled = self._launch(shape, self._probe_rows(shape[0], token, position)).sampled
+        return _probe_result(position, sampled)
+
+    def _probe_rows(self, rows: int, token: int, position: int) -> list[DecodeRow]:
+        """Rows that are the same, on every chip that has pages of its own."""
+        return [
             DecodeRow(token=token, slot=index % self._chips, position=position, generated=0)
-            for index in range(shape[0])
+            for index in range(rows)
         ]
-        sampled = self._launch(shape, fed)
-        tokens = np.asarray(sampled.tokens).tolist()
-        logprobs = np.asarray(sampled.logprobs.top)
-        rows = tuple((token, bits.tobytes()) for token, bits in zip(tokens, logprobs, strict=True))
-        return ProbeResult(position=position, rows=rows)
+
+    def _probe_constrained(
+        self, token: int, results: Mapping[tuple[int, int], Sequence[ProbeResult]]
+    ) -> bool:
+        """Whether rows that may choose any token choose as `decode` does, in every batch size."""
+        reference = results[self._decode_shapes[-1]][0]
+        for slot in range(self._chips):
+            self._settings.clear(slot)
+            self.open_slot(
+                slot, _PROBE, seed=1, prompt=(0,), stops=frozenset(), is_constrained=True
+            )
+        is_same = True
+        for rows in self._programs.constrain:
+            shape = (rows, self.buckets.decode_keys[0])
+            decoded = self._launch(shape, self._probe_rows(rows, token, reference.position))
+            words = -(-self.model.vocab_size // 32)
+            again = self.constrain(
+                decoded, np.full((rows, words), -1, np.int32), np.ones(rows, np.bool_)
+            )
+            found = _probe_result(reference.position, again).rows
+            is_same &= shape not in self._decode_shapes or found == (reference.rows[0],) * rows
+        return is_same
+
+
+def _probe_result(position: int, sampled: Sampled) -> ProbeResult:
+    tokens = np.asarray(sampled.tokens).tolist()
+    logprobs = np.asarray(sampled.logprobs.top)
+    rows = tuple((token, bits.tobytes()) for token, bits in zip(tokens, logprobs, strict=True))
+    return ProbeResult(position=position, rows=rows)

@@ -60,6 +60,7 @@ def sample(
     slots: jax.Array,
     generated: jax.Array,
     positions: jax.Array,
+    allowed: jax.Array | None = None,
 ) -> tuple[Sampled, TokenMemory]:
     """Choose a token for each row and count it.
 
@@ -70,6 +71,8 @@ def sample(
         slots: int32[R], the slot of each row.
         generated: int32[R], tokens that the row's request has generated so far.
         positions: int32[R], where in its sequence the token to be chosen will stand.
+        allowed: bool[R, V], the tokens that may be chosen, at least one a row; None for all. It
+            changes no log-probability.
 
     Returns:
         The choice, and the memory with it counted.
@@ -83,6 +86,8 @@ def sample(
         ),
         lambda: logits,
     )
+    if allowed is not None:
+        adjusted = keep_allowed(adjusted, logits, allowed)
     tokens = choose(adjusted, settings, positions)
     logprobs = jax.lax.cond(
         jnp.any(settings.wants_logprobs),
@@ -111,6 +116,16 @@ def adjust(
     result = result - frequency - presence + memory.bias
     is_early = generated < settings.min_tokens
     return jnp.where(memory.stops & is_early[:, None], -jnp.inf, result)
+
+
+def keep_allowed(adjusted: jax.Array, logits: jax.Array, allowed: jax.Array) -> jax.Array:
+    """-inf for all but the `allowed` tokens, bool[R, V].
+
+    Where `min_tokens` forbids every one of them, they count with the model's own `logits`.
+    """
+    kept = jnp.where(allowed, adjusted, -jnp.inf)
+    has_any = jnp.max(kept, axis=-1, keepdims=True) > -jnp.inf
+    return jnp.where(has_any, kept, jnp.where(allowed, logits, -jnp.inf))
 
 
 def choose(logits: jax.Array, settings: SamplingSettings, positions: jax.Array) -> jax.Array:

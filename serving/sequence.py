@@ -14,6 +14,9 @@ from serving.stop_strings import StopMatcher
 DEADLINE = "deadline"
 """The stop reason of a request whose deadline passed."""
 
+CONSTRAINT = "constraint"
+"""The stop reason of a request whose grammar could not be followed any further."""
+
 
 class Sequence:
     """A request's host-side state. Used by one thread at a time.
@@ -24,6 +27,8 @@ class Sequence:
         stop_ids: The token ids that end it.
         generated: The tokens that were generated.
         deadline: When it ends at the latest, on the clock of `time.monotonic`; None for never.
+        is_finished: Whether its last delta was made.
+        matcher: Follows the generated tokens through the request's grammar; None without one.
     """
 
     def __init__(
@@ -42,6 +47,8 @@ class Sequence:
         self.stop_ids = frozenset(stops if params.ignore_eos else stops.union(eos_ids))
         self.generated: list[int] = []
         self.deadline = deadline
+        self.is_finished = False
+        self.matcher = None if request.constraint is None else request.constraint.matcher()
         self._tokenizer = tokenizer
         self._matcher = StopMatcher(params.stop)
         self._decoder, self._prompt_text = self._open_text()
@@ -75,6 +82,8 @@ class Sequence:
         self.generated.append(token_id)
         count = len(self.generated)
         logprobs = None if logprob is None else (logprob,)
+        if self.matcher is not None and not self.matcher.take(token_id):
+            return self._delta(self._flush(), (token_id,), logprobs, "error", CONSTRAINT)
         if token_id in self.stop_ids and count > params.min_tokens:
             reason = token_id if token_id in params.stop_token_ids else None
             return self._delta(self._flush(), (token_id,), logprobs, "stop", reason)
@@ -83,6 +92,8 @@ class Sequence:
             text, match = self._matcher.push(text)
             if match is not None:
                 return self._delta(text, (token_id,), logprobs, "stop", match.stop)
+        if self.matcher is not None and self.matcher.is_complete:
+            return self._delta(text + self._flush(), (token_id,), logprobs, "stop", None)
         if count == params.max_tokens:
             return self._delta(text + self._flush(), (token_id,), logprobs, "length", None)
         return self._delta(text, (token_id,), logprobs, None, None)
@@ -102,7 +113,9 @@ class Sequence:
             decoder = StreamDecoder(self._tokenizer)
             return decoder, "".join(decoder.push(token) for token in prompt)
         is_silent = not any(self._tokenizer.token_bytes(token) for token in prompt)
-        return StreamDecoder(self._tokenizer, at_start=is_silent), ""
+        # A grammar sees every byte of the first token, so none may be taken off it.
+        at_start = is_silent and self.request.constraint is None
+        return StreamDecoder(self._tokenizer, at_start=at_start), ""
 
     def _decode(self, token_id: int) -> str:
         if self._decoder is None or self._tokenizer is None:
@@ -133,6 +146,7 @@ class Sequence:
                 prompt_logprobs = (first, *self._prompt_logprobs)
         usage = None
         if reason is not None:
+            self.is_finished = True
             usage = Usage(
                 prompt_tokens=len(self.request.prompt_token_ids),
                 completion_tokens=len(self.generated),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from api.constraints import constraint_of
 from api.errors import BatchError
 from api.grpc.sampling import checked_params, from_params
 from api.grpc.talipot.v1 import generation_pb2 as pb
@@ -19,7 +20,8 @@ from serving.request import SamplingParams
 
 _SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingParams))
 _OWN = ("model", "n", "best_of", "echo", "priority", "deadline_s")
-_FIELDS = ("id", "prompt", *_OWN, *_SAMPLING)
+_CONSTRAINTS = ("response_format", "guided_regex")
+_FIELDS = ("id", "prompt", *_OWN, *_CONSTRAINTS, *_SAMPLING)
 _MAX_PROBLEMS_SHOWN = 10
 
 
@@ -127,6 +129,10 @@ def _request(fields: dict[str, Any]) -> pb.GenerateRequest:
     if not isinstance(fields.get("model", ""), str):
         raise RequestError(f"model={show(fields['model'])} must be a string")
     own = {name: fields[name] for name in _OWN if name in fields}
+    constraint = constraint_of(*(fields.get(name) for name in _CONSTRAINTS))
+    if constraint is not None:
+        field = "json_schema" if constraint.kind == "json_schema" else "guided_regex"
+        own[field] = constraint.text
     params = {name: fields[name] for name in _SAMPLING if name in fields}
     return pb.GenerateRequest(
         prompt=_prompt(fields.get("prompt")), params=from_params(_params(params)), **own

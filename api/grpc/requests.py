@@ -9,6 +9,7 @@ from api.scoring import ScoreCall, ScoreItem
 from api.service import CompletionCall
 from api.tokens import Prompt
 from serving.checks import check_integer, check_number
+from serving.constraint import Constraint
 from serving.errors import RequestError
 
 
@@ -45,6 +46,7 @@ def to_call(
         echo=request.echo,
         priority=request.priority,
         deadline_s=_deadline_s(request, time_left_s),
+        constraint=_constraint(request),
     )
 
 
@@ -77,6 +79,16 @@ def to_prompt(field: str, message: pb.Prompt) -> Prompt:
     if not message.token_ids.ids:
         raise RequestError(f"{field}.token_ids must hold at least 1 token id", param=field)
     return tuple(message.token_ids.ids)
+
+
+def _constraint(request: pb.GenerateRequest) -> Constraint | None:
+    match request.WhichOneof("constraint"):
+        case "json_schema":
+            return Constraint.of_json_schema(request.json_schema)
+        case "guided_regex":
+            return Constraint.of_regex(request.guided_regex)
+        case _:
+            return None
 
 
 def _score_item(index: int, item: pb.ScoreItem) -> ScoreItem:

@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from api.constraints import constraint_of
 from api.http.body import JsonRoute
 from api.http.disconnect import until_disconnect
 from api.http.responses import json_errors
@@ -91,6 +92,12 @@ def to_call(body: CompletionRequest) -> CompletionCall:
         n=n,
         best_of=body.best_of,
         echo=bool(body.echo),
+        constraint=constraint_of(
+            None
+            if body.response_format is None
+            else body.response_format.model_dump(by_alias=True),
+            body.guided_regex,
+        ),
     )
 
 

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from api.limits import MAX_CHOICES_PER_PROMPT, MAX_TEMPERATURE, MAX_TOKEN_ID
 from serving.checks import show
+from serving.constraint import MAX_REGEX_BYTES
 from serving.request import MAX_LOGPROBS, MAX_STOP_STRING_CHARACTERS, MAX_STOP_STRINGS
 
 TokenId: TypeAlias = Annotated[StrictInt, Field(ge=0, le=MAX_TOKEN_ID)]
@@ -43,6 +44,29 @@ class StreamOptions(Body):
     ] = None
     include_obfuscation: Annotated[
         Literal[False] | None, Field(description="Only false: no padding is added.")
+    ] = None
+
+
+class JsonSchemaFormat(Body):
+    """The schema of a `response_format` of the type json_schema."""
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$", description="For people.")]
+    description: str | None = None
+    json_schema: Annotated[
+        dict[str, Any],
+        Field(alias="schema", description="JSON schema; properties come in the order given here."),
+    ]
+    strict: Annotated[
+        bool | None, Field(description="Accepted for compatibility: it is always kept to.")
+    ] = None
+
+
+class ResponseFormat(Body):
+    """What the completion must be."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: Annotated[
+        JsonSchemaFormat | None, Field(description="Required with the type json_schema alone.")
     ] = None
 
 
@@ -106,6 +130,14 @@ class CompletionRequest(Body):
     stop_token_ids: list[TokenId] | None = None
     ignore_eos: Annotated[
         bool | None, Field(description="Generate past the end-of-document token.")
+    ] = None
+    response_format: Annotated[
+        ResponseFormat | None,
+        Field(description="Generate JSON: any object, or what a JSON schema accepts."),
+    ] = None
+    guided_regex: Annotated[
+        Annotated[str, Field(max_length=MAX_REGEX_BYTES)] | None,
+        Field(description="Generate text that this regular expression matches as a whole."),
     ] = None
     n: Annotated[
         Annotated[int, Field(ge=1, le=MAX_CHOICES_PER_PROMPT)] | None,
