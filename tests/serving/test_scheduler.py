@@ -277,7 +277,7 @@ def test_requests_go_where_there_is_most_room_or_most_of_them() -> None:
 def test_nobody_gives_pages_up_for_a_request_on_another_chip() -> None:
     books = on_two_chips(max_slots=3)
     for index, name in enumerate("abc"):  # the first and the last on one chip
-        books.add(name, prompt=prompt(13, 100 * index), max_tokens=16)
+        books.add(name, prompt=prompt(9, 100 * index), max_tokens=16)
     slots = {each.request_id: each.slot for each in books.plan().admitted}
     assert slots == {"a": 0, "b": 1, "c": 2}
     departed: list[str] = []
