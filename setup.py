@@ -47,6 +47,8 @@ def kernels() -> Extension:
             # GCC's own headers of AVX-512 intrinsics set it off.
             "-Wno-maybe-uninitialized",
             "-Wno-uninitialized",
+            # Vectors wider than the baseline's are passed in inlined functions alone.
+            "-Wno-psabi",
             *(f"-isystem{path}" for path in ffi_headers()),
         ],
         language="c++",

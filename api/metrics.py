@@ -142,6 +142,16 @@ _COUNTERS = (
         "How often a running request gave up its pages to others.",
         "preemptions_total",
     ),
+    (
+        "talipot_drafted_tokens",
+        "Tokens that speculation guessed ahead.",
+        "drafted_tokens_total",
+    ),
+    (
+        "talipot_accepted_tokens",
+        "Those of them that turned out to be the next.",
+        "accepted_tokens_total",
+    ),
     ("talipot_generated_tokens", "Tokens generated.", "generated_tokens_total"),
     ("talipot_steps", "Steps of the engine.", "steps_total"),
     ("talipot_compilations", "Programs compiled.", "compilations_total"),

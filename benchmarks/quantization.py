@@ -1,6 +1,6 @@
-"""What do quantized weights cost in bits per byte?
+"""What do quantized weights and a quantized key/value cache cost in bits per byte?
 
-Runs a held-out text through the serving step in each form of the weights, in windows of one
+Runs a held-out text through the serving step in each form of both, in windows of one
 context, each starting without any.
 
     python -m benchmarks.quantization ../shared/corpus/books-heldout.jsonl.xz [--tokens 65536]
@@ -22,28 +22,32 @@ from model.checkpoint import Pretrained, load_pretrained, resolve_model
 from model.training.config import DataConfig
 from model.training.data import Tokens
 from model.training.evaluation import heldout_tokens
-from serving.config import Quantize
+from serving.config import EngineConfig
 from serving.language_model import LanguageModel
 
 PAGE_SIZE = 16
 WINDOW = 512
-FORMS: dict[str, tuple[str, Quantize]] = {
-    "float32": ("float32", "none"),
-    "bfloat16": ("bfloat16", "none"),
-    "int8 (W8A8)": ("float32", "int8"),
+FORMS: dict[str, EngineConfig] = {
+    "float32": EngineConfig(quantize="none"),
+    "bfloat16": EngineConfig(dtype="bfloat16", quantize="none"),
+    "int8 (W8A8)": EngineConfig(quantize="int8"),
+    "float32, int8 cache": EngineConfig(quantize="none", kv_dtype="int8"),
+    "int8 (W8A8), int8 cache": EngineConfig(quantize="int8", kv_dtype="int8"),
 }
 
 
-def bits_per_byte(pretrained: Pretrained, tokens: Tokens, dtype: str, quantize: Quantize) -> float:
+def bits_per_byte(pretrained: Pretrained, tokens: Tokens, form: EngineConfig) -> float:
     """Of whole windows of `tokens`, through the step that serves them."""
-    model = LanguageModel.of_palm("", pretrained.config, pretrained.params, dtype, quantize)
+    model = LanguageModel.of_palm(
+        "", pretrained.config, pretrained.params, form.dtype, form.quantize
+    )
     tokenizer = pretrained.tokenizer
     assert tokenizer is not None
     pages = 1 + jnp.arange(WINDOW // PAGE_SIZE, dtype=jnp.int32)[None]
 
     @jax.jit
     def losses(params: object, window: jax.Array) -> jax.Array:
-        cache = model.init_cache(1 + pages.size, PAGE_SIZE, jnp.dtype(dtype))
+        cache = model.init_cache(1 + pages.size, PAGE_SIZE, jnp.dtype(form.cache_dtype))
         start = jnp.zeros(1, jnp.int32)
         hidden, _ = model.forward_step(params, window[None, :-1], start, cache, pages)
         logits = model.unembed(params, hidden[0])
@@ -85,11 +89,11 @@ def main() -> None:
     pretrained = load_pretrained(folder, dtype="float32")
     tokens = sample(pretrained, folder, options.text, options.tokens)
     measure = functools.partial(bits_per_byte, pretrained, tokens)
-    exact = measure(*FORMS["float32"])
+    exact = measure(FORMS["float32"])
     print(f"{options.model}, {len(tokens):,} tokens of {options.text.name}, windows of {WINDOW}")
     for name, form in FORMS.items():
-        found = exact if name == "float32" else measure(*form)
-        print(f"  {name:<12} {found:.4f} bits per byte  {found / exact - 1:+.2%}")
+        found = exact if name == "float32" else measure(form)
+        print(f"  {name:<23} {found:.4f} bits per byte  {found / exact - 1:+.2%}")
 
 
 if __name__ == "__main__":

@@ -122,8 +122,12 @@ class PaLMConfig:
         return self.num_layers * (attention + mlp) + self.vocab_size * self.d_model
 
     def kv_bytes_per_token(self, bytes_per_value: int) -> int:
-        """Bytes that one token takes in the key/value cache."""
-        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * bytes_per_value
+        """Bytes that one token takes in the key/value cache.
+
+        At one byte a value, each head has a float32 scale beside it; see `model.kv_cache`.
+        """
+        head_bytes = self.head_dim * bytes_per_value + (4 if bytes_per_value == 1 else 0)
+        return 2 * self.num_layers * self.num_kv_heads * head_bytes
 
     def forward_flops_per_token(self, context_tokens: int) -> float:
         """FLOPs of a forward pass for one token that sees `context_tokens` keys.

@@ -18,10 +18,9 @@ import jax.numpy as jnp
 
 from model import kernels
 from model.config import PaLMConfig
-from model.kv_cache import KeyValues, KVCache
-from model.layers import layer_norm
+from model.kv_cache import KVCache
 from model.parameters import Params
-from model.rope import rotary_angles, rotate
+from model.rope import rotary_angles
 
 WeightForm: TypeAlias = Literal["int8", "bfloat16"]
 """int8 is W8A8: weights by output channel, activations by token. bfloat16 keeps what the weights
@@ -82,6 +81,19 @@ class FusedBlock:
     into: PackedMatrix
     out: PackedMatrix
 
+    def weights(self) -> kernels.BlockWeights:
+        """The same for `model.kernels`."""
+        return kernels.BlockWeights(
+            norm_scale=self.norm_scale,
+            norm_bias=self.norm_bias,
+            query_norm=self.query_norm,
+            key_norm=self.key_norm,
+            into=self.into.packed,
+            into_scale=self.into.scale,
+            out=self.out.packed,
+            out_scale=self.out.scale,
+        )
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,6 +106,8 @@ class FusedParams:
         norm_scale: float32[D], of the final norm.
         norm_bias: float32[D], where the config has one.
         head: [D, V].
+        turns: float32[max_seq_len, 2, H], the rotary angles of every position as
+            `model.kernels.rotary_turns` gives them.
     """
 
     embedding: jax.Array
@@ -101,6 +115,7 @@ class FusedParams:
     norm_scale: jax.Array
     norm_bias: jax.Array | None
     head: PackedMatrix
+    turns: jax.Array
 
 
 def can_fuse(config: PaLMConfig) -> bool:
@@ -134,7 +149,14 @@ def fuse(config: PaLMConfig, params: Params, form: WeightForm) -> FusedParams:
         norm_scale=_float32(params["final_norm"]["scale"]),
         norm_bias=_optional(params["final_norm"].get("bias")),
         head=PackedMatrix.of(jnp.asarray(table).T, form),
+        turns=_rotary_turns(config),
     )
+
+
+def _rotary_turns(config: PaLMConfig) -> jax.Array:
+    positions = jnp.arange(config.max_seq_len, dtype=jnp.int32)[None]
+    cos, sin = rotary_angles(positions, config.head_dim, config.rope_theta)
+    return kernels.rotary_turns((cos[0], sin[0]), has_half_pairs=config.rope_style == "half")
 
 
 def fused_step(
@@ -146,61 +168,30 @@ def fused_step(
     pages: jax.Array,
 ) -> tuple[jax.Array, KVCache]:
     """What `model.palm.forward_step` does; the arguments are the same but for `params`."""
-    positions = start[:, None] + jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
-    angles = rotary_angles(positions, config.head_dim, config.rope_theta)
     x = jnp.take(params.embedding, tokens, axis=0)
-    updated: KVCache = []
-    for block, stored in zip(params.layers, cache, strict=True):
-        x, stored = _step_block(config, block, x, angles, stored, pages, start)
-        updated.append(stored)
-    return layer_norm(x, params.norm_scale, params.norm_bias, config.norm_eps), updated
+    form = kernels.BlockForm(
+        num_heads=config.num_heads,
+        d_ff=config.d_ff,
+        is_gated=config.gated,
+        is_gelu=config.activation == "gelu",
+        has_half_pairs=config.rope_style == "half",
+        norm_eps=config.norm_eps,
+    )
+    return kernels.run_blocks(
+        x,
+        [block.weights() for block in params.layers],
+        cache,
+        (params.norm_scale, params.norm_bias),
+        params.turns,
+        pages,
+        start,
+        form=form,
+    )
 
 
 def fused_unembed(config: PaLMConfig, params: FusedParams, hidden: jax.Array) -> jax.Array:
     """float32[M, V] logits of final-normed hidden states [M, D]."""
     return params.head(hidden * jnp.float32(config.resolved_logit_scale))
-
-
-# Traced and lowered once for all layers, as in `model.palm`.
-@functools.partial(jax.jit, static_argnames=("config",))
-def _step_block(
-    config: PaLMConfig,
-    block: FusedBlock,
-    x: jax.Array,
-    angles: tuple[jax.Array, jax.Array],
-    cache: KeyValues,
-    pages: jax.Array,
-    start: jax.Array,
-) -> tuple[jax.Array, KeyValues]:
-    batch, length, width = x.shape
-    rows = batch * length
-    heads, kv_heads, head_dim = config.num_heads, config.num_kv_heads, config.head_dim
-    normed = layer_norm(x, block.norm_scale, block.norm_bias, config.norm_eps)
-    ends = (heads * head_dim, (heads + kv_heads) * head_dim, (heads + 2 * kv_heads) * head_dim)
-    parts = jnp.split(block.into(normed.reshape(rows, width)), ends, axis=1)
-    query, key, value = (part.reshape(batch, length, -1, head_dim) for part in parts[:3])
-    if block.query_norm is not None and block.key_norm is not None:
-        query = layer_norm(query, block.query_norm, None, config.norm_eps)
-        key = layer_norm(key, block.key_norm, None, config.norm_eps)
-    query = rotate(query, angles, config.rope_style) * jnp.float32(head_dim**-0.5)
-    key = rotate(key, angles, config.rope_style)
-    stored = kernels.write_pages(cache[0], cache[1], key, value, pages, start)
-    mixed = kernels.paged_attention(query, stored[0], stored[1], pages, start)
-    joined = jnp.concatenate([mixed.reshape(rows, -1), _feed_forward(config, parts[3])], axis=1)
-    return x + block.out(joined).reshape(x.shape), stored
-
-
-def _feed_forward(config: PaLMConfig, inputs: jax.Array) -> jax.Array:
-    """[M, F] of the gate and up projections [M, 2 F], or of the up projection alone."""
-    activate = jax.nn.silu if config.activation == "silu" else _exact_gelu
-    if not config.gated:
-        return activate(inputs)
-    gate, up = jnp.split(inputs, 2, axis=1)
-    return activate(gate) * up
-
-
-def _exact_gelu(x: jax.Array) -> jax.Array:
-    return jax.nn.gelu(x, approximate=False)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "form"))

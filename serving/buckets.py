@@ -15,6 +15,8 @@ from serving.config import EngineConfig
 # XLA treats a product with a single row as a matrix-vector product, which rounds differently from
 # every other number of rows; two rows cost next to nothing more.
 _SMALLEST_BATCH = 2
+# Drafts are rows of decode steps. Up to so many rows a CPU's step costs little more than with one.
+_SMALLEST_DRAFT_ROWS, _LARGEST_DRAFT_ROWS = 8, 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,7 @@ class Buckets:
     Attributes:
         chunks: Lengths of a prompt chunk; longer prompts are cut into chunks of the last.
         chunk_keys: Cache positions that a prompt chunk's program reads.
-        batches: Requests in a decode step.
+        batches: Rows of a decode step: a request has one, and one for each token of its draft.
         decode_keys: Cache positions that a decode step's program reads.
         cache_tokens: Positions in a slot's page table: a multiple of the largest chunk, so that a
             padded chunk never passes the end, and at least the context.
@@ -45,13 +47,11 @@ class Buckets:
         chunks = config.prefill_buckets[:limit]
         cache_tokens = -(-context_tokens // chunks[-1]) * chunks[-1]
         keys = doublings(config.smallest_key_bucket, cache_tokens)
-        rows = -(-config.max_slots // row_multiple) * row_multiple
-        smallest = _SMALLEST_BATCH if row_multiple == 1 else row_multiple
         return cls(
             chunks=chunks,
             # Reading more keys than needed costs a prompt chunk little: half the sizes will do.
             chunk_keys=keys[::-1][::2][::-1],
-            batches=doublings(smallest, max(smallest, rows)),
+            batches=_batches(config, row_multiple),
             decode_keys=keys,
             cache_tokens=cache_tokens,
             page_size=config.page_size,
@@ -61,6 +61,18 @@ class Buckets:
     def largest_chunk(self) -> int:
         """The chunk in which long prompts are taken in."""
         return self.chunks[-1]
+
+
+def _batches(config: EngineConfig, row_multiple: int) -> tuple[int, ...]:
+    if row_multiple > 1:
+        # Chips have rows of their own, and no drafts.
+        rows = -(-config.max_slots // row_multiple) * row_multiple
+        return doublings(row_multiple, rows)
+    sizes = doublings(_SMALLEST_BATCH, max(_SMALLEST_BATCH, config.max_slots))
+    if config.speculate == "off":
+        return sizes
+    largest = max(_SMALLEST_DRAFT_ROWS, min(2 * config.max_slots, _LARGEST_DRAFT_ROWS))
+    return sizes if largest <= sizes[-1] else (*sizes, *doublings(2 * sizes[-1], largest))
 
 
 def doublings(first: int, last: int) -> tuple[int, ...]:

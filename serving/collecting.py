@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from collections.abc import Sequence as Rows
+from typing import Protocol
 
 import numpy as np
 
@@ -17,6 +19,16 @@ from serving.step_plan import PromptChunk
 logger = logging.getLogger(__name__)
 
 
+class Books(Protocol):
+    """Who is told what a step brought."""
+
+    def learn(self, sequence: Sequence, token: int) -> None:
+        """A request gains a token."""
+
+    def settle(self, sequence: Sequence, drafted: int, accepted: int) -> None:
+        """Of a request's draft, so many tokens held."""
+
+
 class Collector:
     """Waits for steps and gives their results to the requests that still want them.
 
@@ -24,13 +36,11 @@ class Collector:
         generated_total: Tokens that were given to requests.
     """
 
-    def __init__(
-        self, is_live: Callable[[Sequence], bool], add_token: Callable[[str, int], None]
-    ) -> None:
-        """`add_token` is told of every token, with its request's id."""
+    def __init__(self, is_live: Callable[[Sequence], bool], books: Books) -> None:
+        """Results of requests that are not live are dropped."""
         self.generated_total = 0
         self._is_live = is_live
-        self._add_token = add_token
+        self._books = books
 
     def collect(self, launched: LaunchedStep) -> Emitted:
         """What each request of a step gained, in the order of the step."""
@@ -39,7 +49,7 @@ class Collector:
         logprobs: HostLogprobs | None = None
         if launched.sampled is not None:
             tokens = np.asarray(launched.sampled.tokens).tolist()
-            if any(each.request.params.logprobs is not None for each in launched.decodes):
+            if any(each.request.params.logprobs is not None for each, _ in launched.decodes):
                 logprobs = HostLogprobs.read(launched.sampled.logprobs)
         else:
             # Steps must not pile up on the device: aborts and deadlines act between them.
@@ -48,10 +58,31 @@ class Collector:
             if self._is_live(sequence):
                 _take_prompt_logprobs(chunk, sequence, scored)
                 _end_if_scored(chunk, sequence, emitted)
-        for row, sequence in enumerate(launched.decodes):
+        row = 0
+        for sequence, draft in launched.decodes:
             if self._is_live(sequence):
-                self._take_token(sequence, tokens[row], logprobs, row, emitted)
+                self._take_tokens(sequence, draft, tokens, logprobs, row, emitted)
+            row += 1 + len(draft)
         return emitted
+
+    def _take_tokens(
+        self,
+        sequence: Sequence,
+        draft: tuple[int, ...],
+        tokens: Rows[int],
+        logprobs: HostLogprobs | None,
+        row: int,
+        emitted: Emitted,
+    ) -> None:
+        """Give a request the tokens from `row` on, as far as its draft holds and it goes on."""
+        accepted = 0
+        while not self._take_token(sequence, tokens[row], logprobs, row, emitted):
+            if accepted == len(draft) or tokens[row] != draft[accepted]:
+                break
+            accepted += 1
+            row += 1
+        if draft:
+            self._books.settle(sequence, len(draft), accepted)
 
     def _take_token(
         self,
@@ -60,20 +91,22 @@ class Collector:
         logprobs: HostLogprobs | None,
         row: int,
         emitted: Emitted,
-    ) -> None:
-        """Give a request its sampled token."""
-        request_id = sequence.request.request_id
+    ) -> bool:
+        """Give a request a sampled token; whether that ended it."""
         if token < 0:
+            request_id = sequence.request.request_id
             logger.error("request %s: the logits are not finite", request_id)
             emitted.append((sequence, sequence.finish("error")))
-            return
+            return True
         width = sequence.request.params.logprobs
         logprob = None
         if width is not None and logprobs is not None:
             logprob = _token_logprob(token, logprobs, row, width)
         self.generated_total += 1
-        self._add_token(request_id, token)
-        emitted.append((sequence, sequence.add_token(token, logprob)))
+        self._books.learn(sequence, token)
+        delta = sequence.add_token(token, logprob)
+        emitted.append((sequence, delta))
+        return delta.finish_reason is not None
 
 
 def _take_prompt_logprobs(chunk: PromptChunk, sequence: Sequence, scored: Logprobs) -> None:

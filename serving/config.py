@@ -11,6 +11,8 @@ from model.errors import ConfigError
 
 Dtype: TypeAlias = Literal["float32", "bfloat16"]
 Quantize: TypeAlias = Literal["auto", "none", "int8"]
+Speculate: TypeAlias = Literal["auto", "off"]
+KVDtype: TypeAlias = Literal["auto", "float32", "bfloat16", "int8"]
 LayoutChoice: TypeAlias = Literal["auto", "1d/heads", "1d/batch", "2d/heads", "2d/batch"]
 
 
@@ -33,12 +35,17 @@ class EngineConfig:
         mixed_prefill_tokens: Most prompt tokens in a step that also serves running requests, so
             that they do not wait long for it.
         ageing_s: Seconds of waiting that make up for one level of priority.
+        speculate: auto guesses tokens ahead from earlier text wherever that measurably pays; the
+            tokens stay the same. off never does.
+        draft_tokens: Most tokens that are guessed ahead for a request in one step.
         stream_interval_s: Tokens that follow each other faster than this reach their streams
             together; a request's first token and its end never wait. Above 16 streams it grows
             with their number. 0 hands over every step.
         max_queued_requests: Requests that may wait for a slot; more are refused.
         max_queued_tokens: Tokens (prompt and max_tokens) that may wait; more are refused.
-        dtype: Type of weights and cache: float32 or bfloat16.
+        dtype: Type of weights: float32 or bfloat16.
+        kv_dtype: Type of the key/value cache: auto is that of the weights; int8 has a scale for
+            each token's head and takes about a quarter of float32's memory.
         quantize: int8 multiplies 8-bit weights with 8-bit activations (W8A8), on CPUs; auto does so
             wherever the CPU kernels can, none nowhere.
         mesh: Devices along x, y and z to split the model over, such as 2,2,2; all of them, arranged
@@ -60,15 +67,18 @@ class EngineConfig:
     kv_pages: int | None = None
     use_prefix_cache: bool = True
     max_model_len: int | None = None
-    prefill_buckets: tuple[int, ...] = (16, 64, 256)
+    prefill_buckets: tuple[int, ...] = (16, 64, 128, 256)
     smallest_key_bucket: int = 256
     token_budget: int = 512
     mixed_prefill_tokens: int = 64
     ageing_s: float = 30.0
+    speculate: Speculate = "auto"
+    draft_tokens: int = 8
     stream_interval_s: float = 0.02
     max_queued_requests: int = 256
     max_queued_tokens: int = 524_288
     dtype: Dtype = "float32"
+    kv_dtype: KVDtype = "auto"
     quantize: Quantize = "auto"
     mesh: tuple[int, ...] | None = None
     layout: LayoutChoice = "auto"
@@ -79,7 +89,7 @@ class EngineConfig:
     def __post_init__(self) -> None:
         """Check every field and what they mean together."""
         counts = ("max_slots", "page_size", "smallest_key_bucket", "max_queued_tokens")
-        for field in (*counts, "mixed_prefill_tokens"):
+        for field in (*counts, "mixed_prefill_tokens", "draft_tokens"):
             _check_at_least(field, getattr(self, field), 1)
         _check_at_least("max_queued_requests", self.max_queued_requests, 0)
         if self.max_model_len is not None:
@@ -97,8 +107,12 @@ class EngineConfig:
         self._check_pages()
         if self.dtype not in ("float32", "bfloat16"):
             raise ConfigError(f"dtype={self.dtype!r} must be float32 or bfloat16")
+        if self.kv_dtype not in get_args(KVDtype):
+            raise ConfigError(f"kv_dtype={self.kv_dtype!r} must be one of {get_args(KVDtype)}")
         if self.quantize not in get_args(Quantize):
             raise ConfigError(f"quantize={self.quantize!r} must be one of {get_args(Quantize)}")
+        if self.speculate not in get_args(Speculate):
+            raise ConfigError(f"speculate={self.speculate!r} must be one of {get_args(Speculate)}")
         self._check_mesh()
 
     def _check_mesh(self) -> None:
@@ -167,6 +181,11 @@ class EngineConfig:
                 f"{length} tokens, or a long request could never wait"
             )
         return length
+
+    @property
+    def cache_dtype(self) -> str:
+        """The key/value cache's type, with `auto` resolved."""
+        return self.dtype if self.kv_dtype == "auto" else self.kv_dtype
 
     @property
     def cache_dir(self) -> Path | None:

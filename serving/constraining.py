@@ -31,7 +31,9 @@ def constrain(
         The step with its new choice, and the ends of requests whose grammar became too complex.
     """
     rows: dict[int, tuple[Sequence, GrammarMatcher]] = {}
-    for row, sequence in enumerate(launched.decodes):
+    row = -1
+    for sequence, draft in launched.decodes:
+        row += 1 + len(draft)  # the last of its rows; a constrained request has but one
         matcher = sequence.matcher
         # One that ended in the step before gets a token all the same, which nobody wants.
         if matcher is not None and not sequence.is_finished:

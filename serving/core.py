@@ -24,6 +24,8 @@ from serving.request import GenerationRequest
 from serving.runner import Runner
 from serving.scheduler import Scheduler
 from serving.sequence import Emitted, Sequence
+from serving.speculation import Speculator
+from serving.step_times import Stepping, StepTimes
 
 
 class EngineCore:
@@ -53,9 +55,11 @@ class EngineCore:
         )
         self._requests = RequestsInProgress()
         self._launcher = Launcher(runner, self._requests)
-        self._collector = Collector(self._requests.is_live, self._scheduler.add_token)
+        self._speculator = Speculator(self._step_times(), config.draft_tokens)
+        self._collector = Collector(self._requests.is_live, self)
         self._in_flight: LaunchedStep | None = None
         self._last_read = 0.0
+        self._stepping: Stepping | None = None
         self._steps = 0
 
     def make_ready(self) -> None:
@@ -64,6 +68,7 @@ class EngineCore:
         if self.grammars is not None:
             self.grammars.make_ready()
         self._scheduler.limits = _limits(self._config, self.runner)
+        self._speculator.times = self._step_times()
 
     @property
     def vocab_size(self) -> int:
@@ -126,29 +131,46 @@ class EngineCore:
         """Launch the next step, then take in what the step before gave every request.
 
         So the device computes while the host turns tokens into text. A request that turns out to
-        have ended is in one step more, whose token for it is dropped.
+        have ended is in one step more, whose token for it is dropped. Drafts follow the newest
+        token, so where they pay the step before is taken in first.
         """
+        gained: Emitted = []
+        reads_first = self._in_flight is not None and self._must_read(self._in_flight)
+        if reads_first:
+            gained += self._read("synchronous")
         with self.changed:
             ended = self._requests.end_due()
             for sequence, _ in ended:
                 self._release(sequence)
+            gained += ended
             plan = self._scheduler.plan()
-        finished, self._in_flight = self._in_flight, self._launcher.launch(plan)
-        gained = [] if finished is None else self._collector.collect(finished)
-        if self._in_flight is not None and self.grammars is not None:
-            self._in_flight, failed = constrain(self._in_flight, self.runner, self.grammars)
-            gained += failed
+            if reads_first:
+                plan = self._scheduler.add_drafts(plan, self._speculator.choose(plan.decodes))
+        launched = self._launcher.launch(plan)
+        if self._in_flight is not None:
+            gained += self._read("pipelined")
+        if launched is None:
+            self._stepping = None
+        elif self.grammars is not None:
+            launched, failed = constrain(launched, self.runner, self.grammars)
+            gained += self._end(failed)
+        self._in_flight = launched
         with self.changed:
             self._steps += 1
-            for sequence, delta in gained:
-                if delta.finish_reason is not None:
-                    self._requests.forget(sequence)
-                    self._release(sequence)
-            if finished is not None:
-                self._record(finished)
             if not self._requests:
                 self._check()
-        return ended + gained
+        return gained
+
+    def learn(self, sequence: Sequence, token: int) -> None:
+        """A request gains a token; `serving.collecting.Books`."""
+        self._scheduler.add_token(sequence.request.request_id, token)
+        self._speculator.observe(sequence, token)
+
+    def settle(self, sequence: Sequence, drafted: int, accepted: int) -> None:
+        """So much of a draft held; `serving.collecting.Books`."""
+        self._scheduler.reject(sequence.request.request_id, drafted - accepted)
+        self._speculator.drafted_total += drafted
+        self._speculator.accepted_total += accepted
 
     def stats(self) -> EngineStats:
         """The figures of this moment."""
@@ -164,6 +186,8 @@ class EngineCore:
                 prefill_tokens_total=self._scheduler.prompt_tokens_total,
                 cached_tokens_total=self._scheduler.cached_tokens_total,
                 preemptions_total=self._scheduler.preemptions_total,
+                drafted_tokens_total=self._speculator.drafted_total,
+                accepted_tokens_total=self._speculator.accepted_total,
                 prompt_tokens_total=self._requests.prompt_tokens_total,
                 generated_tokens_total=self._collector.generated_total,
                 finished_total=self._requests.finished_total,
@@ -195,15 +219,46 @@ class EngineCore:
         if request_id in self._scheduler:
             self._scheduler.remove(request_id)
         self._launcher.close(request_id)
+        self._speculator.forget(request_id)
 
-    def _record(self, finished: LaunchedStep) -> None:
-        """Note how long a step had the device to itself."""
-        now = time.perf_counter()
-        # It was launched while the device still had the step before.
-        self._scheduler.throughput.record(
-            finished.tokens, now - max(finished.started, self._last_read)
+    def _must_read(self, launched: LaunchedStep) -> bool:
+        """Whether the next step's plan needs what a step gives."""
+        if launched.has_drafts:
+            return True
+        return not launched.chunks and self._speculator.pays(
+            each.request.request_id for each, _ in launched.decodes
         )
-        self._last_read = now
+
+    def _read(self, stepping: Stepping) -> Emitted:
+        """Take in the step that is under way."""
+        finished, self._in_flight = self._in_flight, None
+        assert finished is not None  # its callers looked
+        generated = self._collector.generated_total
+        gained = self._collector.collect(finished)
+        generated = self._collector.generated_total - generated
+        now = time.perf_counter()
+        self._end(gained)
+        with self.changed:
+            # It was launched while the device still had the step before.
+            elapsed = now - max(finished.started, self._last_read)
+            self._scheduler.throughput.record(finished.prompt_tokens + generated, elapsed)
+        if self._stepping == stepping and not finished.chunks:
+            self._speculator.record(finished.rows, stepping, now - self._last_read)
+        self._last_read, self._stepping = now, stepping
+        return gained
+
+    def _end(self, gained: Emitted) -> Emitted:
+        """Let go of the requests that ended with what they gained, which is returned."""
+        with self.changed:
+            for sequence, delta in gained:
+                if delta.finish_reason is not None:
+                    self._requests.forget(sequence)
+                    self._release(sequence)
+        return gained
+
+    def _step_times(self) -> StepTimes | None:
+        """What steps take, where speculation may be tried."""
+        return None if self._config.speculate == "off" else self.runner.step_times
 
     def _check(self) -> None:
         """Balance the books of an idle engine."""

@@ -45,7 +45,6 @@ _T = TypeVar("_T")
 
 # Up to so many streams are woken every `stream_interval_s`; more of them less often.
 _STREAMS_AT_ONCE = 16
-
 # A hostile grammar takes two seconds; beyond so many, callers had better come again.
 _MAX_COMPILING = 32
 _COMPILING_RETRY_AFTER_S = 2.0

@@ -21,6 +21,8 @@ class EngineStats:
             that was preempted count again.
         cached_tokens_total: Those of them that were found in the cache.
         preemptions_total: How often a request gave up its pages to others.
+        drafted_tokens_total: Tokens that were guessed ahead and computed.
+        accepted_tokens_total: Those of them that turned out to be the next.
         prompt_tokens_total: Prompt tokens of admitted requests.
         generated_tokens_total: Tokens sampled and delivered.
         finished_total: Requests that ended, however they did.
@@ -44,6 +46,8 @@ class EngineStats:
     prefill_tokens_total: int
     cached_tokens_total: int
     preemptions_total: int
+    drafted_tokens_total: int
+    accepted_tokens_total: int
     prompt_tokens_total: int
     generated_tokens_total: int
     finished_total: int

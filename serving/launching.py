@@ -6,8 +6,8 @@ import dataclasses
 import time
 
 from serving.in_progress import RequestsInProgress
-from serving.programs import ON_DEVICE
-from serving.runner import Decoded, DecodeRow, Runner
+from serving.programs import ON_DEVICE, DecodeRow
+from serving.runner import Decoded, Runner
 from serving.sampler import Logprobs, Sampled
 from serving.sequence import Sequence
 from serving.step_plan import Admission, DecodeToken, PromptChunk, StepPlan
@@ -19,19 +19,27 @@ class LaunchedStep:
 
     Attributes:
         chunks: Each with its request and the logprobs of its tokens.
-        decodes: The requests of the decode step's rows.
+        decodes: The requests of the decode step's rows, in order, and their drafts: a request has
+            a row, and one for each token of its draft.
         sampled: What that step gives; None without one.
         decoded: The same with what a choice among fewer tokens needs.
-        tokens: Tokens in the step.
+        prompt_tokens: Tokens of the chunks.
+        rows: Rows of the decode step.
         started: When it was launched, on the clock of `time.perf_counter`.
     """
 
     chunks: list[tuple[PromptChunk, Sequence, Logprobs]]
-    decodes: list[Sequence]
+    decodes: list[tuple[Sequence, tuple[int, ...]]]
     sampled: Sampled | None
     decoded: Decoded | None
-    tokens: int
+    prompt_tokens: int
+    rows: int
     started: float
+
+    @property
+    def has_drafts(self) -> bool:
+        """Whether the next step can only be planned when this one is read."""
+        return self.rows > len(self.decodes)
 
 
 class Launcher:
@@ -58,16 +66,17 @@ class Launcher:
         for placement in plan.placements:
             self._runner.place_page(placement.slot, placement.index, placement.page)
         chunks = [self._launch_chunk(chunk) for chunk in plan.chunks]
-        rows = [self._row(decode) for decode in plan.decodes]
+        rows = [row for decode in plan.decodes for row in self._rows(decode)]
         if not chunks and not rows:
             return None
         decoded = self._runner.decode(rows) if rows else None
         return LaunchedStep(
             chunks=chunks,
-            decodes=[self._requests[decode.request_id] for decode in plan.decodes],
+            decodes=[(self._requests[each.request_id], each.draft) for each in plan.decodes],
             sampled=None if decoded is None else decoded.sampled,
             decoded=decoded,
-            tokens=sum(plan.tokens.values()),
+            prompt_tokens=sum(chunk.length for chunk in plan.chunks),
+            rows=len(rows),
             started=started,
         )
 
@@ -102,11 +111,14 @@ class Launcher:
             targets += (0,) * (chunk.length - len(targets))
         return chunk, sequence, self._runner.prefill(chunk.slot, chunk.start, tokens, targets)
 
-    def _row(self, decode: DecodeToken) -> DecodeRow:
+    def _rows(self, decode: DecodeToken) -> list[DecodeRow]:
         sequence = self._requests[decode.request_id]
         prompt = sequence.request.prompt_token_ids
         generated = decode.position + 1 - len(prompt)
         token = ON_DEVICE
         if decode.is_known:
             token = sequence.generated[generated - 1] if generated else prompt[-1]
-        return DecodeRow(token, decode.slot, decode.position, generated)
+        return [
+            DecodeRow(fed, decode.slot, decode.position + ahead, generated + ahead)
+            for ahead, fed in enumerate((token, *decode.draft))
+        ]

@@ -23,6 +23,20 @@ ON_DEVICE = -1
 """In place of a token: the slot's newest, which the step before sampled."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class DecodeRow:
+    """A row of a decode step: feed `token`, which stands at `position` in `slot`'s sequence.
+
+    `token` may be `ON_DEVICE`; `generated` counts the tokens that the request has
+    generated so far.
+    """
+
+    token: int
+    slot: int
+    position: int
+    generated: int
+
+
 def prefill(
     model: LanguageModel,
     params: object,

@@ -18,30 +18,18 @@ from numpy.typing import NDArray
 from serving.buckets import Buckets, round_up
 from serving.compilation import Compiler, keep_programs_in
 from serving.config import EngineConfig
+from serving.draft_probe import are_drafts_exact, measure_steps
 from serving.invariance import ProbeResult, kept_shapes, probe_positions
 from serving.language_model import LanguageModel
 from serving.page_tables import PageTables
 from serving.program_set import ProgramSet
-from serving.programs import DECODE_FIELDS
+from serving.programs import DECODE_FIELDS, DecodeRow
 from serving.request import SamplingParams
 from serving.sampler import Logprobs, Sampled
 from serving.sampling_state import SettingsTable, TokenMemory, is_adjusted, memory_row
+from serving.step_times import StepTimes
 
 logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class DecodeRow:
-    """A row of a decode step: feed `token`, which stands at `position` in `slot`'s sequence.
-
-    `token` may be `serving.programs.ON_DEVICE`; `generated` counts the tokens that the request has
-    generated so far.
-    """
-
-    token: int
-    slot: int
-    position: int
-    generated: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,6 +90,8 @@ class Runner:
         self.compilations = 0
         self.is_batch_invariant = False
         self.is_chunk_invariant = False
+        self.step_times: StepTimes | None = None
+        """What decode steps take; None where drafts could change tokens, or are not wanted."""
         self._pages_a_chip = config.num_pages(self.max_model_len, self._chips)
         self.num_pages = self._chips * self._pages_a_chip
         self._config = config
@@ -130,14 +120,14 @@ class Runner:
                 self.buckets,
                 slots=slots,
                 num_pages=self.num_pages,
-                dtype=self._config.dtype,
+                dtype=self._config.cache_dtype,
                 compiler=compiler,
             )
         finally:
             compiler.close()
             self.compilations = compiler.compiled
         self._cache = self.model.init_cache(
-            self.num_pages, self.buckets.page_size, self._config.dtype
+            self.num_pages, self.buckets.page_size, self._config.cache_dtype
         )
         self._newest = jax.device_put(jnp.zeros(slots, jnp.int32), self._whole)
         self._memory = jax.device_put(TokenMemory.empty(slots, self.model.vocab_size), self._whole)
@@ -207,6 +197,9 @@ class Runner:
         """
         needed = self._pages.rows_needed([row.slot for row in rows])
         return self._launch(self._shape_for(needed, 1 + max(row.position for row in rows)), rows)
+
+    def _sampled(self, rows: Sequence[DecodeRow]) -> Sampled:
+        return self.decode(rows).sampled
 
     def constrain(
         self, decoded: Decoded, masks: NDArray[np.int32], is_constrained: NDArray[np.bool_]
@@ -310,6 +303,9 @@ class Runner:
         }
         self._decode_shapes, self.is_batch_invariant = kept_shapes(results)
         self.is_batch_invariant &= self._probe_constrained(token_ids[positions[0]], results)
+        # Drafts are rows of one slot, and a chip with pages of its own has no rows to spare.
+        if self._config.speculate == "auto" and self.is_batch_invariant and self._chips == 1:
+            self._probe_drafts(token_ids)
         for slot in slots:
             self.close_slot(slot)
         dropped = len(results) - len(self._decode_shapes)
@@ -388,7 +384,15 @@ class Runner:
             )
             found = _probe_result(reference.position, again).rows
             is_same &= shape not in self._decode_shapes or found == (reference.rows[0],) * rows
+        self._constrained.clear(0)
         return is_same
+
+    def _probe_drafts(self, token_ids: list[int]) -> None:
+        """Find out what steps with drafts take, if such steps give the same tokens."""
+        self.open_slot(0, _PROBE, seed=1, prompt=(0,), stops=frozenset())
+        if are_drafts_exact(self._sampled, token_ids, self.buckets):
+            self.open_slot(0, SamplingParams(), seed=1, prompt=(0,), stops=frozenset())
+            self.step_times = measure_steps(self._sampled, self.buckets)
 
 
 def _probe_result(position: int, sampled: Sampled) -> ProbeResult:

@@ -11,8 +11,9 @@ they are not found in the cache by then.
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from serving.errors import InvariantError, OverloadedError
 from serving.limits import SchedulerLimits
@@ -148,6 +149,32 @@ class Scheduler:
             chunks=tuple(chunks),
             decodes=tuple(decodes),
         )
+
+    def add_drafts(self, plan: StepPlan, drafts: Mapping[str, tuple[int, ...]]) -> StepPlan:
+        """The last plan with drafts, as far as tokens, pages and budget go.
+
+        Before the next plan, `reject` must take back what did not hold, or the request be removed.
+        Prompts go before drafts: a step with chunks gets none.
+
+        Args:
+            plan: What `plan` gave, not carried out yet.
+            drafts: Tokens guessed to follow the newest known token, by request.
+        """
+        if plan.chunks:
+            return plan
+        budget = self.limits.token_budget - len(plan.decodes)
+        decodes = []
+        for decode in plan.decodes:
+            draft = drafts.get(decode.request_id, ()) if decode.is_known else ()
+            draft = draft[: self._make_room(self._requests[decode.request_id], len(draft), budget)]
+            budget -= len(draft)
+            decodes.append(dataclasses.replace(decode, draft=draft) if draft else decode)
+        placements = (*plan.placements, *self._running.take_placements())
+        return dataclasses.replace(plan, decodes=tuple(decodes), placements=placements)
+
+    def reject(self, request_id: str, count: int) -> None:
+        """Take back the last `count` tokens of a draft: what was computed for them is void."""
+        self._requests[request_id].computed -= count
 
     def check(self) -> None:
         """Balance the books.
@@ -303,6 +330,21 @@ class Scheduler:
         )
         request.computed += 1
         return decode
+
+    def _make_room(self, request: ScheduledRequest, wanted: int, budget: int) -> int:
+        """How many tokens of a draft a request may have; gives it their pages."""
+        # The last token that is sampled is never fed.
+        count = min(wanted, budget, request.total_tokens - 1 - request.computed)
+        # Guesses take no page that somebody will need for certain.
+        chip = self.pool.chip_of(request.slot)
+        spare = max(0, self.pool.of(request).available - self._running.on_chip(chip))
+        room = (len(request.pages) + spare) * self.pool.page_size - request.computed
+        count = max(0, min(count, room))
+        request.computed += count
+        missing = -(-request.computed // self.pool.page_size) - len(request.pages)
+        if missing > 0:
+            self._running.grow(request, missing)
+        return count
 
     def _preempt(self, request: ScheduledRequest) -> Departure:
         departure = self._leave(request)

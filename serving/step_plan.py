@@ -52,12 +52,16 @@ class DecodeToken:
 
     `is_known` tells whether the host knows that token; else the step before samples it, and it is
     still on the device.
+
+    Attributes:
+        draft: Tokens guessed to come next, each fed at the position after; () of an unknown token.
     """
 
     request_id: str
     slot: int
     position: int
     is_known: bool
+    draft: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,4 +92,5 @@ class StepPlan:
             tokens[chunk.request_id] = tokens.get(chunk.request_id, 0) + chunk.length
         for decode in self.decodes:
             tokens[decode.request_id] = tokens.get(decode.request_id, 0) + 1
+            tokens[decode.request_id] += len(decode.draft)
         return tokens

@@ -29,12 +29,16 @@ A decode step over pages, with the pools donated to the jitted function around i
 - Pages of 16 positions or more keep memory streaming; 64 is a little faster than 16.
 """
 
+from model.kernels.blocks import BlockForm, BlockWeights, rotary_turns, run_blocks
 from model.kernels.matmul import bf16_matmul, int8_matmul, pack_bf16, pack_int8
 from model.kernels.native import ISAS, KernelStatus, is_available, status
-from model.kernels.paged import paged_attention, write_pages
+from model.kernels.paged import POOL_SCALE_BYTES, paged_attention, write_pages
 
 __all__ = [
     "ISAS",
+    "POOL_SCALE_BYTES",
+    "BlockForm",
+    "BlockWeights",
     "KernelStatus",
     "bf16_matmul",
     "int8_matmul",
@@ -42,6 +46,8 @@ __all__ = [
     "pack_bf16",
     "pack_int8",
     "paged_attention",
+    "rotary_turns",
+    "run_blocks",
     "status",
     "write_pages",
 ]

@@ -29,6 +29,7 @@ _TARGETS = (
     "talipot_bf16_matmul",
     "talipot_paged_attention",
     "talipot_write_pages",
+    "talipot_blocks",
 )
 
 _FOLDER = Path(__file__).parent

@@ -2,6 +2,9 @@
 
 A pool holds pages of `page_size` positions for all requests. A row of the table lists a request's
 pages in the order of positions; entries that it does not have yet are negative.
+
+A pool keeps float32, bfloat16, or int8 with a scale for every token's head: H int8 and behind them,
+as 4 more, the bytes of the float32 that they are to be multiplied by.
 """
 
 from __future__ import annotations
@@ -12,7 +15,10 @@ import numpy as np
 
 from model.kernels.native import resolve_isa
 
-_POOL_DTYPES = (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16))
+POOL_SCALE_BYTES = 4
+"""What an int8 pool has behind the elements of every head; `src/pool_format.h` has the same."""
+
+_POOL_DTYPES = (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.int8))
 
 
 def paged_attention(
@@ -36,7 +42,8 @@ def paged_attention(
 
     Args:
         query: float32[B, T, N, H], already scaled.
-        key_pages: float32 or bfloat16[num_pages, page_size, K, H]; N is a multiple of K.
+        key_pages: float32 or bfloat16[num_pages, page_size, K, H], or int8[…, H + 4]; N is a
+            multiple of K.
         value_pages: Like `key_pages`.
         table: int32[B, pages].
         start: int32[B].
@@ -56,9 +63,9 @@ def paged_attention(
     _check_placement(query, table, start)
     heads, head_dim = query.shape[2:]
     kv_heads = key_pages.shape[2]
-    if key_pages.shape[3] != head_dim:
+    if _head_dim(key_pages) != head_dim:
         raise ValueError(
-            f"query has head_dim={head_dim}, key_pages has head_dim={key_pages.shape[3]}"
+            f"query has head_dim={head_dim}, key_pages has head_dim={_head_dim(key_pages)}"
         )
     if kv_heads == 0 or heads % kv_heads != 0:
         raise ValueError(f"query has {heads} heads, not a multiple of key_pages' {kv_heads}")
@@ -84,10 +91,12 @@ def write_pages(
     pool, is not stored. Two rows must not name the same slot.
 
     Donate the pools to the jitted function that calls this, and they are updated in place; without
-    that XLA copies them first. bfloat16 pools take values rounded to nearest, ties to even.
+    that XLA copies them first. bfloat16 pools take values rounded to nearest, ties to even. int8
+    pools take a head's q = round(x · (127 / absmax)), ties to even, and absmax / 127; a head with
+    an infinity or a NaN becomes NaN throughout.
 
     Args:
-        key_pages: float32 or bfloat16[num_pages, page_size, K, H].
+        key_pages: float32 or bfloat16[num_pages, page_size, K, H], or int8[…, H + 4].
         value_pages: Like `key_pages`.
         keys: float32[B, T, K, H].
         values: Like `keys`.
@@ -108,10 +117,9 @@ def write_pages(
     _check_float32("values", values)
     if keys.shape != values.shape:
         raise ValueError(f"keys has shape {keys.shape}, values {values.shape}")
-    if keys.shape[2:] != key_pages.shape[2:]:
-        raise ValueError(
-            f"keys has [K, H]={list(keys.shape[2:])}, key_pages {list(key_pages.shape[2:])}"
-        )
+    expected = [key_pages.shape[2], _head_dim(key_pages)]
+    if list(keys.shape[2:]) != expected:
+        raise ValueError(f"keys has [K, H]={list(keys.shape[2:])}, key_pages {expected}")
     _check_placement(keys, table, start)
     pool = jax.ShapeDtypeStruct(key_pages.shape, key_pages.dtype)
     call = jax.ffi.ffi_call("talipot_write_pages", (pool, pool), input_output_aliases={0: 0, 1: 1})
@@ -129,7 +137,7 @@ def _check_float32(name: str, array: jax.Array) -> None:
 def _check_pools(key_pages: jax.Array, value_pages: jax.Array) -> None:
     for name, pool in (("key_pages", key_pages), ("value_pages", value_pages)):
         if pool.dtype not in _POOL_DTYPES:
-            raise TypeError(f"{name} is {pool.dtype}, not float32 or bfloat16")
+            raise TypeError(f"{name} is {pool.dtype}, not float32, bfloat16 or int8")
         if pool.ndim != 4:
             raise ValueError(f"{name} has shape {pool.shape}, not 4 axes")
         if pool.shape[1] == 0:
@@ -138,6 +146,10 @@ def _check_pools(key_pages: jax.Array, value_pages: jax.Array) -> None:
         raise TypeError(f"value_pages is {value_pages.dtype}, key_pages {key_pages.dtype}")
     if value_pages.shape != key_pages.shape:
         raise ValueError(f"value_pages has shape {value_pages.shape}, key_pages {key_pages.shape}")
+
+
+def _head_dim(pool: jax.Array) -> int:
+    return pool.shape[3] - (POOL_SCALE_BYTES if pool.dtype == jnp.int8 else 0)
 
 
 def _check_placement(rows: jax.Array, table: jax.Array, start: jax.Array) -> None:

@@ -42,6 +42,7 @@ def test_the_engines_state_is_shown(http):
     assert found["talipot_kv_tokens_capacity",] > 0
     assert found["talipot_compilations_total",] > 0
     assert found["talipot_recompilations_after_ready_total",] == 0
+    assert found["talipot_drafted_tokens_total",] >= found["talipot_accepted_tokens_total",] >= 0
 
 
 def test_prompt_tokens_found_in_the_cache_are_counted(http):

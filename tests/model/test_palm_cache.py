@@ -177,7 +177,7 @@ def test_more_tokens_than_are_written_one_by_one_equal_the_whole_sequence(tiny_c
     )
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int8])
 def test_an_empty_cache_is_zeros_of_the_counted_size(tiny_config, dtype):
     cache = init_cache(tiny_config, 3, 7, dtype)
     assert len(cache) == tiny_config.num_layers
@@ -198,6 +198,21 @@ def test_bfloat16_weights_run_with_a_bfloat16_cache(tiny_config, tiny_weights):
     assert cache[0][0].dtype == jnp.bfloat16
     expected = run_hidden(tiny_config, weights, tokens).astype(jnp.float32)
     np.testing.assert_allclose(hidden.astype(jnp.float32), expected, atol=12 * 2**-9 * 3)
+
+
+def test_an_int8_cache_gives_nearly_the_same_hidden_states(tiny_config, tiny_weights):
+    tokens = _tokens(tiny_config, 2, 12)
+    cache = init_cache(tiny_config, NUM_PAGES, PAGE_SIZE, jnp.int8)
+    found = []
+    for at in range(0, 12, 4):
+        hidden, cache = run_step(
+            tiny_config, tiny_weights, tokens[:, at : at + 4], _at(at, at), cache, _tables(0)[:2]
+        )
+        found.append(hidden)
+    expected = run_hidden(tiny_config, tiny_weights, tokens)
+    assert cache[0][0].dtype == jnp.int8
+    # Keys and values are off by half of 1/127 of a head's largest.
+    np.testing.assert_allclose(np.concatenate(found, axis=1), expected, atol=0.05)
 
 
 def test_nan_stays_in_its_request_and_does_not_outlive_it(tiny_config, tiny_weights):

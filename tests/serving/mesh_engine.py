@@ -51,6 +51,7 @@ ENGINE = EngineConfig(
     token_budget=24,
     mixed_prefill_tokens=8,
     quantize="none",
+    speculate="off",
     use_compilation_cache=False,
 )
 # Slots that 8 devices with pages of their own do not share out evenly.

@@ -30,6 +30,8 @@ PAGE_SIZE = 4
         ("page_size", 24),
         ("kv_pages", 0),
         ("mixed_prefill_tokens", 20),
+        ("draft_tokens", 0),
+        ("speculate", "on"),
         ("smallest_key_bucket", 100),
         ("ageing_s", -1.0),
         ("stream_interval_s", float("nan")),
@@ -84,9 +86,9 @@ def test_cache_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_default_buckets() -> None:
     buckets = Buckets.of(EngineConfig(), 2048)
     assert dataclasses.asdict(buckets) == {
-        "chunks": (16, 64, 256),
+        "chunks": (16, 64, 128, 256),
         "chunk_keys": (512, 2048),
-        "batches": (2, 4, 8, 16),
+        "batches": (2, 4, 8, 16, 32),  # the last for drafts
         "decode_keys": (256, 512, 1024, 2048),
         "cache_tokens": 2048,
         "page_size": 16,

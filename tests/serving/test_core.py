@@ -156,6 +156,19 @@ def test_a_deadline_ends_a_request_with_what_it_has(core):
     assert early.finish_reason == "length"
 
 
+def test_a_deadline_that_passes_in_the_queue_ends_the_request_without_a_step(core):
+    driver = Driver(core)
+    for index in range(ENGINE.max_slots):
+        driver.submit(request(f"{index}", max_tokens=5))
+    driver.submit(dataclasses.replace(request("waits", max_tokens=5), deadline_s=0.0))
+    driver.step()
+    late = driver.output("waits")
+    assert (late.finish_reason, late.stop_reason, late.token_ids) == ("abort", "deadline", ())
+    assert core.stats().queued == 0
+    driver.run()
+    assert driver.output("0").finish_reason == "length"
+
+
 def test_a_slot_is_reused_in_the_step_after_the_last_of_the_request_that_had_it(core):
     driver = Driver(core)
     for index in range(ENGINE.max_slots):

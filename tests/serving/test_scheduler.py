@@ -328,7 +328,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.numbers = itertools.count()
         self.asked: dict[str, tuple[tuple[int, ...], int]] = {}
         self.tokens: dict[str, list[int]] = {}  # prompt and what is known to be generated
-        self.in_flight: dict[str, int] = {}  # sampled by the step before, not known yet
+        # Sampled by the step before and not known yet, and how much of a draft did not hold.
+        self.in_flight: dict[str, tuple[list[int], int]] = {}
         self.table: dict[tuple[int, int], tuple[int, int]] = {}  # (slot, index): (chip, page)
         # (chip, page) and offset: all tokens so far
         self.cache: dict[tuple[tuple[int, int], int], tuple[int, ...]] = {}
@@ -369,9 +370,19 @@ class SchedulerMachine(RuleBasedStateMachine):
         if request_id in self.asked:
             self.drop(request_id)
 
-    @rule()
-    def step(self) -> None:
+    @rule(
+        guesses=st.none()
+        | st.lists(st.lists(st.integers(0, 1), max_size=6).map(tuple), min_size=4, max_size=4),
+    )
+    def step(self, guesses: list[tuple[int, ...]] | None = None) -> None:
+        """Plan and carry a step out; with guesses, what the step before gave is known first."""
+        had_draft = any(len(gained) + void > 1 for gained, void in self.in_flight.values())
+        if guesses is not None or had_draft:
+            self.deliver()
         plan = self.books.plan()
+        if guesses is not None:
+            named = zip([each.request_id for each in plan.decodes], guesses, strict=False)
+            plan = self.books.add_drafts(plan, dict(named))
         assert sum(plan.tokens.values()) <= self.limits.token_budget
         assert len({decode.slot for decode in plan.decodes}) == len(plan.decodes)
         if plan.decodes and plan.chunks and set(self.done) & {d.request_id for d in plan.decodes}:
@@ -393,7 +404,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             known = self.tokens[admission.request_id]
             for position in range(admission.cached_tokens):
                 assert self.read(admission.slot, position) == tuple(known[: position + 1])
-        sampled: dict[str, int] = {}
+        sampled: dict[str, tuple[list[int], int]] = {}
         for chunk in plan.chunks:
             assert chunk.start == self.done[chunk.request_id]
             assert chunk.start % PAGE_SIZE == 0
@@ -406,26 +417,49 @@ class SchedulerMachine(RuleBasedStateMachine):
             known = [*self.tokens[request_id]]
             assert decode.is_known == (decode.position < len(known))
             if not decode.is_known:
-                known.append(self.in_flight[request_id])
+                known += self.in_flight[request_id][0]
             assert decode.position == self.done[request_id] == len(known) - 1
-            self.write(decode.slot, decode.position, known)
-            for position in range(decode.position + 1):
-                assert self.read(decode.slot, position) == tuple(known[: position + 1])
-            self.done[request_id] = decode.position + 1
-            sampled[request_id] = (sum(known) + len(known)) % 2
-        # The host learns what the step before sampled, and some requests end by it.
-        for request_id, token in self.in_flight.items():
-            self.tokens[request_id].append(token)
-            self.books.add_token(request_id, token)
+            assert guesses is not None or not decode.draft
+            fed = [*known, *decode.draft]
+            for position in range(decode.position, len(fed)):
+                self.write(decode.slot, position, fed[: position + 1])
+            for position in range(len(fed)):
+                assert self.read(decode.slot, position) == tuple(fed[: position + 1])
+            self.done[request_id] = len(fed)
+            gained = [(sum(known) + len(known)) % 2]
+            for guess in decode.draft:
+                if guess != gained[-1]:
+                    break
+                known.append(guess)
+                gained.append((sum(known) + len(known)) % 2)
+            sampled[request_id] = (gained, len(decode.draft) + 1 - len(gained))
+            asked, max_tokens = self.asked[request_id]
+            assert len(fed) < len(asked) + max_tokens
+        if any(decode.draft for decode in plan.decodes):
+            # Nothing may be planned before this is known; aborts may come in between.
+            assert not self.in_flight
+        else:
+            self.deliver()
         self.in_flight = sampled
+        if self.asked.keys() - self.complete - {d.request_id for d in plan.departed}:
+            assert plan.tokens, "work is never stuck"
+
+    def deliver(self) -> None:
+        """The host learns what the step before sampled, and some requests end by it."""
+        for request_id, (gained, rejected) in self.in_flight.items():
+            if rejected:
+                self.books.reject(request_id, rejected)
+                self.done[request_id] -= rejected
+            for token in gained:
+                self.tokens[request_id].append(token)
+                self.books.add_token(request_id, token)
+        self.in_flight = {}
         for request_id in list(self.asked):
             asked, max_tokens = self.asked[request_id]
             generated = len(self.tokens[request_id]) - len(asked)
             is_scored = max_tokens == 0 and request_id in self.complete
             if is_scored or (max_tokens and generated == max_tokens):
                 self.drop(request_id)
-        if self.asked.keys() - self.complete - {d.request_id for d in plan.departed}:
-            assert plan.tokens, "work is never stuck"
 
     def read(self, slot: int, position: int) -> tuple[int, ...] | None:
         return self.cache.get((self.table[slot, position // PAGE_SIZE], position % PAGE_SIZE))

@@ -104,15 +104,16 @@ class Attention {
     static thread_local Scratch scratch;
     const int64_t lanes = kernel_.lanes;
     const int64_t head_dim = pools_.head_dim;
+    const bool is_widened = pools_.format != PoolFormat::kFloat32;
     float* query = scratch.reserve<float>((head_dim + 1 + kTileKeys) * lanes +
-                                          (pools_.is_bf16 ? 2 * kTileKeys * head_dim : 0));
+                                          (is_widened ? 2 * kTileKeys * head_dim : 0));
     auto* limits = reinterpret_cast<int32_t*>(query + head_dim * lanes);
     float* scores = query + (head_dim + 1) * lanes;
     int32_t least = static_cast<int32_t>(item.keys) - 1;
     for (int64_t lane = 0; lane < lanes; ++lane) {
       const int64_t row = item.first_row + lane;
       const bool is_used = lane < item.rows;
-      const float* values = query_ + offset(item, row);
+      const float* values = query_ + offset(item, row, shape_.query_stride);
       for (int64_t h = 0; h < head_dim; ++h) {
         query[h * lanes + lane] = is_used ? values[h] * kLog2E : 0.0f;
       }
@@ -125,15 +126,15 @@ class Attention {
             &pools_, scores, scores + kTileKeys * lanes};
   }
 
-  int64_t offset(const Item& item, int64_t row) const {
+  int64_t offset(const Item& item, int64_t row, int64_t stride) const {
     const int64_t head = item.kv_head * group_ + row % group_;
-    return ((item.batch * shape_.tokens + row / group_) * shape_.heads + head) * pools_.head_dim;
+    return (item.batch * shape_.tokens + row / group_) * stride + head * pools_.head_dim;
   }
 
   void store(const Item& item, const Softmax& softmax) const {
     kernel_.finish(pools_.head_dim, softmax);
     for (int64_t lane = 0; lane < item.rows; ++lane) {
-      float* row = y_ + offset(item, item.first_row + lane);
+      float* row = y_ + offset(item, item.first_row + lane, shape_.y_stride);
       const float* mixed = softmax.mixed + lane;
       for (int64_t h = 0; h < pools_.head_dim; ++h) row[h] = mixed[h * kernel_.lanes];
     }
@@ -141,7 +142,7 @@ class Attention {
 
   void store_zeros(const Item& item) const {
     for (int64_t lane = 0; lane < item.rows; ++lane) {
-      std::fill_n(y_ + offset(item, item.first_row + lane), pools_.head_dim, 0.0f);
+      std::fill_n(y_ + offset(item, item.first_row + lane, shape_.y_stride), pools_.head_dim, 0.0f);
     }
   }
 

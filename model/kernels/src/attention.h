@@ -15,17 +15,19 @@
 
 #include "cpu.h"
 #include "parallel.h"
+#include "pool_format.h"
 
 namespace talipot {
 
 constexpr int kTileKeys = 32;
 constexpr int64_t kSegmentKeys = 512;
 
-// Pools of pages, [num_pages, page_size, kv_heads, head_dim], for keys and for values.
+// Pools of pages, [num_pages, page_size, kv_heads, head_dim] as the format keeps them, for keys and
+// for values.
 struct Pools {
   const void* keys;
   const void* values;
-  bool is_bf16;  // else float32
+  PoolFormat format;
   int64_t num_pages;
   int64_t page_size;
   int64_t kv_heads;
@@ -37,6 +39,8 @@ struct AttentionShape {
   int64_t tokens;       // T, of a row
   int64_t heads;        // N
   int64_t table_width;  // pages in a row of the table
+  int64_t query_stride;  // floats from a token's queries to the next token's
+  int64_t y_stride;      // the same of y
 };
 
 // Query rows that share a key/value head, in as many lanes as the kernel has.
@@ -48,7 +52,7 @@ struct QueryBlock {
   int64_t kv_head;
   const Pools* pools;
   float* scores;   // scratch, [kTileKeys][lanes]
-  float* widened;  // scratch, [2][kTileKeys][head_dim]; for bfloat16
+  float* widened;  // scratch, [2][kTileKeys][head_dim]; not for float32
 };
 
 // An unfinished softmax: exp2(score - largest) summed, and summed times the values.
@@ -76,7 +80,7 @@ const AttentionKernel& attention_kernel_avx2(int64_t rows);
 const AttentionKernel& attention_kernel_avx512(int64_t rows);
 #endif
 
-// query and y are [batch, tokens, heads, head_dim]; table is [batch, table_width]; token t of row b
+// query and y are [batch, tokens, heads, head_dim], a token's part without gaps; table is [batch, table_width]; token t of row b
 // stands at start[b] + t. A row sees the positions up to its own, and none from its first page that
 // the table does not have; a row that sees nothing is 0.
 void paged_attention(const AttentionShape& shape, const Pools& pools, const float* query,

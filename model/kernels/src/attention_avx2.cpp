@@ -22,6 +22,10 @@ struct Avx2Lanes {
     const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
   }
+  TALIPOT_TARGET TALIPOT_INLINE static Value load_int8(const int8_t* at) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(at));
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+  }
   TALIPOT_TARGET TALIPOT_INLINE static void store(float* at, Value value) {
     _mm256_storeu_ps(at, value);
   }

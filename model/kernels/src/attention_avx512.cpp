@@ -23,6 +23,10 @@ struct HalfLanes {
     const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
   }
+  TALIPOT_TARGET TALIPOT_INLINE static Value load_int8(const int8_t* at) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(at));
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+  }
   TALIPOT_TARGET TALIPOT_INLINE static void store(float* at, Value value) {
     _mm256_storeu_ps(at, value);
   }
@@ -72,6 +76,10 @@ struct WholeLanes {
   TALIPOT_TARGET TALIPOT_INLINE static Value load_bf16(const uint16_t* at) {
     const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
+  TALIPOT_TARGET TALIPOT_INLINE static Value load_int8(const int8_t* at) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
   }
   TALIPOT_TARGET TALIPOT_INLINE static void store(float* at, Value value) {
     _mm512_storeu_ps(at, value);

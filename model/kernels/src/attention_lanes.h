@@ -2,7 +2,7 @@
 // defined TALIPOT_TARGET, as matmul_tile.h is.
 //
 // A V has: Value, Limits (int32), Mask; kLanes, kKeys (of which scores are computed at a time) and
-// kDims (elements of the values' mixture at a time); and zero, load, load_bf16, store, broadcast,
+// kDims (elements of the values' mixture at a time); and zero, load, load_bf16, load_int8, store, broadcast,
 // load_limits, add, subtract, multiply, divide, fma, max (the second where either is NaN), power
 // (2^n of n + kRoundingShift), sees, select, fma_where.
 #pragma once
@@ -56,16 +56,33 @@ struct Lanes {
     }
   }
 
+  // int8 rows as float32, side by side.
+  TALIPOT_TARGET static void scale_up(const void* pool, const TileOffsets& offsets, int count,
+                                      int64_t head_dim, float* to) {
+    for (int i = 0; i < count; ++i, to += head_dim) {
+      const int8_t* from = static_cast<const int8_t*>(pool) + offsets.of[i];
+      float scale;
+      std::memcpy(&scale, from + head_dim, sizeof scale);
+      const Value factor = V::broadcast(scale);
+      int64_t h = 0;
+      for (; h + V::kLanes <= head_dim; h += V::kLanes) {
+        V::store(to + h, V::multiply(V::load_int8(from + h), factor));
+      }
+      for (; h < head_dim; ++h) to[h] = static_cast<float>(from[h]) * scale;
+    }
+  }
+
   // float32 rows stay where they are.
   TALIPOT_TARGET static TileRows find_rows(const QueryBlock& block, const TileOffsets& offsets,
                                            int count) {
     const Pools& pools = *block.pools;
     const int64_t head_dim = pools.head_dim;
     TileRows rows;
-    if (pools.is_bf16) {
+    if (pools.format != PoolFormat::kFloat32) {
+      const auto convert = pools.format == PoolFormat::kInt8 ? scale_up : widen;
       float* values = block.widened + kTileKeys * head_dim;
-      widen(pools.keys, offsets, count, head_dim, block.widened);
-      widen(pools.values, offsets, count, head_dim, values);
+      convert(pools.keys, offsets, count, head_dim, block.widened);
+      convert(pools.values, offsets, count, head_dim, values);
       for (int i = 0; i < count; ++i) {
         rows.keys[i] = block.widened + i * head_dim;
         rows.values[i] = values + i * head_dim;
@@ -172,6 +189,8 @@ struct Lanes {
     const float* weights = block.scores;
     for (int key = 0; key < count; ++key) {
       const float* row = values[key] + dim;
+      // One register and displacements: the compiler would keep an index for each of the dims.
+      asm("" : "+r"(row));
       Value weight[kVectors];
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) weight[v] = V::load(weights + v * V::kLanes);

@@ -25,6 +25,10 @@ struct PortableLanes {
     std::memcpy(&value, &bits, sizeof value);
     return value;
   }
+  TALIPOT_INLINE static Value load_int8(const int8_t* at) {
+    return Value{static_cast<float>(at[0]), static_cast<float>(at[1]), static_cast<float>(at[2]),
+                 static_cast<float>(at[3])};
+  }
   TALIPOT_INLINE static void store(float* at, Value value) {
     std::memcpy(at, &value, sizeof value);
   }

@@ -22,9 +22,10 @@ inline TileOffsets find_offsets(const QueryBlock& block, int64_t begin, int coun
   TileOffsets offsets;
   int64_t page = begin / pools.page_size;
   int64_t slot = begin % pools.page_size;
+  const int64_t row = pool_row_elements(pools.format, pools.head_dim);
   for (int i = 0; i < count; ++i) {
     const int64_t token = block.table[page] * pools.page_size + slot;
-    offsets.of[i] = (token * pools.kv_heads + block.kv_head) * pools.head_dim;
+    offsets.of[i] = (token * pools.kv_heads + block.kv_head) * row;
     if (++slot == pools.page_size) {
       slot = 0;
       ++page;
@@ -57,10 +58,11 @@ struct Ahead {
 
 inline Ahead look_ahead(const QueryBlock& block, int64_t offset) {
   const Pools& pools = *block.pools;
-  const int64_t element = pools.is_bf16 ? sizeof(uint16_t) : sizeof(float);
+  const int64_t element = pool_element_bytes(pools.format);
+  const int64_t row_bytes = pool_row_elements(pools.format, pools.head_dim) * element;
   return {static_cast<const char*>(pools.keys) + offset * element,
           static_cast<const char*>(pools.values) + offset * element,
-          pools.kv_heads * pools.head_dim * element, pools.head_dim * element};
+          pools.kv_heads * row_bytes, row_bytes};
 }
 
 }  // namespace talipot

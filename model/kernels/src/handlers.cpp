@@ -1,44 +1,13 @@
 // What XLA calls: checks of what Python has promised, then the kernels.
-#include <algorithm>
-#include <cstring>
-#include <exception>
-#include <memory>
-#include <string>
 #include <utility>
 
 #include "attention.h"
 #include "matmul.h"
 #include "pages.h"
-#include "parallel.h"
-#include "xla/ffi/api/ffi.h"
-
-#define TALIPOT_EXPORT extern "C" __attribute__((visibility("default")))
+#include "xla_call.h"
 
 namespace talipot {
 namespace {
-
-namespace ffi = xla::ffi;
-
-class XlaWorkers : public Workers {
- public:
-  explicit XlaWorkers(ffi::ThreadPool pool) : pool_(std::move(pool)) {}
-  int64_t threads() const override { return std::max<int64_t>(pool_.num_threads(), 1); }
-  void schedule(std::function<void()> work) override { pool_.Schedule(std::move(work)); }
-
- private:
-  ffi::ThreadPool pool_;
-};
-
-// Everything that a kernel does, with a failure made into XLA's kind of error.
-template <typename Call>
-ffi::Error guarded(const Call& call) {
-  try {
-    call();
-  } catch (const std::exception& error) {
-    return ffi::Error::Internal(error.what());
-  }
-  return ffi::Error::Success();
-}
 
 ffi::Error run_matmul(const MatmulKernel& kernel, ffi::ThreadPool pool,
                       const ffi::Buffer<ffi::F32>& x, const void* weights, int64_t weight_groups,
@@ -73,28 +42,20 @@ ffi::Error bf16_matmul(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x,
                     weights.dimensions()[1], nullptr, y);
 }
 
-bool is_bf16(const ffi::AnyBuffer& buffer) { return buffer.element_type() == ffi::BF16; }
-
 ffi::Error attend(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> query, ffi::AnyBuffer keys,
                   ffi::AnyBuffer values, ffi::Buffer<ffi::S32> table, ffi::Buffer<ffi::S32> start,
                   ffi::Result<ffi::Buffer<ffi::F32>> y, int32_t isa) {
   const auto in = query.dimensions();
   const auto pages = keys.dimensions();
-  const AttentionShape shape{in[0], in[1], in[2], table.dimensions()[1]};
-  const Pools pools{keys.untyped_data(), values.untyped_data(), is_bf16(keys), pages[0],
-                    pages[1],            pages[2],              pages[3]};
+  const int64_t stride = in[2] * in[3];
+  const AttentionShape shape{in[0], in[1], in[2], table.dimensions()[1], stride, stride};
+  const Pools pools{keys.untyped_data(), values.untyped_data(), pool_format(keys), pages[0],
+                    pages[1],            pages[2],              in[3]};
   return guarded([&] {
     XlaWorkers workers(std::move(pool));
     paged_attention(shape, pools, query.typed_data(), table.typed_data(), start.typed_data(),
                     y->typed_data(), static_cast<Isa>(isa), workers);
   });
-}
-
-// XLA gives both the same memory where it can; where the pool has another use it gives a copy's.
-void carry_over(const ffi::AnyBuffer& from, ffi::AnyBuffer& to) {
-  if (to.untyped_data() != from.untyped_data()) {
-    std::memcpy(to.untyped_data(), from.untyped_data(), from.size_bytes());
-  }
 }
 
 ffi::Error write(ffi::ThreadPool pool, ffi::AnyBuffer keys, ffi::AnyBuffer values,
@@ -103,8 +64,8 @@ ffi::Error write(ffi::ThreadPool pool, ffi::AnyBuffer keys, ffi::AnyBuffer value
                  ffi::Result<ffi::AnyBuffer> keys_out, ffi::Result<ffi::AnyBuffer> values_out) {
   const auto in = new_keys.dimensions();
   const auto pages = keys.dimensions();
-  const NewTokens shape{in[0], in[1], in[2] * in[3], table.dimensions()[1]};
-  const PageLayout layout{pages[0], pages[1], is_bf16(keys)};
+  const NewTokens shape{in[0], in[1], in[2], in[3], table.dimensions()[1]};
+  const PageLayout layout{pages[0], pages[1], pool_format(keys)};
   carry_over(keys, *keys_out);
   carry_over(values, *values_out);
   return guarded([&] {
@@ -119,9 +80,7 @@ ffi::Error write(ffi::ThreadPool pool, ffi::AnyBuffer keys, ffi::AnyBuffer value
 }  // namespace
 }  // namespace talipot
 
-namespace {
 namespace ffi = xla::ffi;
-}
 
 TALIPOT_EXPORT XLA_FFI_Error* talipot_int8_matmul(XLA_FFI_CallFrame* frame);
 TALIPOT_EXPORT XLA_FFI_Error* talipot_bf16_matmul(XLA_FFI_CallFrame* frame);

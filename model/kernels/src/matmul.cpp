@@ -15,25 +15,8 @@ constexpr int64_t kTasksPerThread = 4;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Rows cut into blocks whose sizes differ by one at most.
-struct Blocks {
-  int64_t rows;
-  int64_t count;
-
-  Blocks(int64_t rows, int64_t max_rows) : rows(rows), count(divide_up(rows, max_rows)) {}
-  int64_t begin(int64_t block) const {
-    return block * (rows / count) + std::min(block, rows % count);
-  }
-  int size(int64_t block) const { return static_cast<int>(begin(block + 1) - begin(block)); }
-};
-
-struct Prepared {
-  uint8_t* elements;
-  RowInfo* info;
-};
-
 void prepare_rows(const MatmulKernel& kernel, const MatmulShape& shape, const Blocks& blocks,
-                  const float* x, const Prepared& out, Workers& workers) {
+                  const float* x, const PreparedRows& out, Workers& workers) {
   const int64_t row_bytes = shape.groups * kernel.element_bytes;
   const auto prepare = [&](int64_t block) {
     const int64_t begin = blocks.begin(block);
@@ -92,20 +75,10 @@ struct Ahead {
 
 }  // namespace
 
-void matmul(const MatmulKernel& kernel, const MatmulShape& shape, const float* x,
-            const uint8_t* weights, const float* column_scale, float* y, Workers& workers) {
-  if (shape.rows == 0 || shape.columns == 0) return;
-  if (shape.inner == 0) {
-    std::fill_n(y, shape.rows * shape.columns, 0.0f);
-    return;
-  }
-  const Blocks blocks(shape.rows, kernel.max_rows);
+void multiply_prepared(const MatmulKernel& kernel, const MatmulShape& shape, const Blocks& blocks,
+                       const PreparedRows& prepared, const uint8_t* weights,
+                       const float* column_scale, float* y, Workers& workers) {
   const int64_t row_bytes = shape.groups * kernel.element_bytes;
-  static thread_local Scratch element_scratch, info_scratch;
-  const Prepared prepared{element_scratch.reserve<uint8_t>(shape.rows * row_bytes),
-                          info_scratch.reserve<RowInfo>(shape.rows)};
-  prepare_rows(kernel, shape, blocks, x, prepared, workers);
-
   const int64_t panels = divide_up(shape.columns, kPanelColumns);
   const size_t panel_bytes = static_cast<size_t>(shape.groups) * kPanelStepBytes;
   const Split split(shape, blocks, panels, workers.threads());
@@ -144,6 +117,22 @@ void matmul(const MatmulKernel& kernel, const MatmulShape& shape, const float* x
       }
     }
   });
+}
+
+void matmul(const MatmulKernel& kernel, const MatmulShape& shape, const float* x,
+            const uint8_t* weights, const float* column_scale, float* y, Workers& workers) {
+  if (shape.rows == 0 || shape.columns == 0) return;
+  if (shape.inner == 0) {
+    std::fill_n(y, shape.rows * shape.columns, 0.0f);
+    return;
+  }
+  const Blocks blocks(shape.rows, kernel.max_rows);
+  const int64_t row_bytes = shape.groups * kernel.element_bytes;
+  static thread_local Scratch element_scratch, info_scratch;
+  const PreparedRows prepared{element_scratch.reserve<uint8_t>(shape.rows * row_bytes),
+                          info_scratch.reserve<RowInfo>(shape.rows)};
+  prepare_rows(kernel, shape, blocks, x, prepared, workers);
+  multiply_prepared(kernel, shape, blocks, prepared, weights, column_scale, y, workers);
 }
 
 }  // namespace talipot

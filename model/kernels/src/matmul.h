@@ -10,6 +10,7 @@
 // result has the same bits whatever M, the other rows and the number of threads are.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -64,6 +65,30 @@ struct MatmulKernel {
 
 const MatmulKernel& int8_kernel(Isa isa);
 const MatmulKernel& bf16_kernel(Isa isa);
+
+// Rows cut into blocks whose sizes differ by one at most.
+struct Blocks {
+  int64_t rows;
+  int64_t count;
+
+  Blocks(int64_t rows, int64_t max_rows)
+      : rows(rows), count((rows + max_rows - 1) / max_rows) {}
+  int64_t begin(int64_t block) const {
+    return block * (rows / count) + std::min(block, rows % count);
+  }
+  int size(int64_t block) const { return static_cast<int>(begin(block + 1) - begin(block)); }
+};
+
+// Rows as a kernel's `prepare` leaves them, block after block.
+struct PreparedRows {
+  uint8_t* elements;
+  RowInfo* info;
+};
+
+// The second half of `matmul`: y of rows that are prepared; all sizes are at least 1.
+void multiply_prepared(const MatmulKernel& kernel, const MatmulShape& shape, const Blocks& blocks,
+                       const PreparedRows& prepared, const uint8_t* weights,
+                       const float* column_scale, float* y, Workers& workers);
 
 // column_scale is null for bfloat16.
 void matmul(const MatmulKernel& kernel, const MatmulShape& shape, const float* x,

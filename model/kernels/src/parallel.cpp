@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <thread>
 
 #include "cpu.h"
 
@@ -85,7 +86,11 @@ struct Job {
 }  // namespace
 
 void parallel_for(Workers& workers, int64_t tasks, const std::function<void(int64_t)>& body) {
-  const int64_t helpers = std::min(workers.threads(), tasks) - 1;
+  workers.run(tasks, body);
+}
+
+void Workers::run(int64_t tasks, const std::function<void(int64_t)>& body) {
+  const int64_t helpers = std::min(threads(), tasks) - 1;
   if (helpers <= 0) {
     FlushDenormals flush;
     for (int64_t task = 0; task < tasks; ++task) body(task);
@@ -93,10 +98,82 @@ void parallel_for(Workers& workers, int64_t tasks, const std::function<void(int6
   }
   auto job = std::make_shared<Job>(tasks, &body);
   for (int64_t helper = 0; helper < helpers; ++helper) {
-    workers.schedule([job] { job->work(); });
+    schedule([job] { job->work(); });
   }
   job->work();
   job->wait();
+}
+
+// What the leader and its helpers share. A ticket holds the number of tasks of the run at hand above
+// the number of those taken, so that whoever takes one knows by the same stroke whether there was
+// one: a run ends only when all that were taken are done, so `body` is then the body of that task.
+struct Team::State {
+  static constexpr int kTasksShift = 32;
+  static constexpr int64_t kTakenMask = (int64_t{1} << kTasksShift) - 1;
+  static constexpr int kLooks = 4000;
+
+  std::atomic<int64_t> ticket{0};
+  std::atomic<int64_t> done{0};
+  std::atomic<bool> is_over{false};
+  const std::function<void(int64_t)>* body = nullptr;
+
+  static bool has_task(int64_t ticket) { return (ticket & kTakenMask) < ticket >> kTasksShift; }
+
+  // Until there is nothing to take; whether anything was.
+  bool work() {
+    bool has_worked = false;
+    while (has_task(ticket.load(std::memory_order_relaxed))) {
+      const int64_t taken = ticket.fetch_add(1, std::memory_order_acq_rel);
+      if (!has_task(taken)) break;
+      (*body)(taken & kTakenMask);
+      done.fetch_add(1, std::memory_order_acq_rel);
+      has_worked = true;
+    }
+    return has_worked;
+  }
+
+  void help() {
+    FlushDenormals flush;
+    int idle = 0;
+    while (!is_over.load(std::memory_order_acquire)) {
+      if (work()) {
+        idle = 0;
+      } else if (++idle < kLooks) {
+        pause();
+      } else {
+        std::this_thread::yield();
+      }
+    }
+  }
+};
+
+Team::Team(Workers& pool) : threads_(pool.threads()), state_(std::make_shared<State>()) {
+  for (int64_t helper = 1; helper < threads_; ++helper) {
+    pool.schedule([state = state_] { state->help(); });
+  }
+}
+
+Team::~Team() { state_->is_over.store(true, std::memory_order_release); }
+
+void Team::run(int64_t tasks, const std::function<void(int64_t)>& body) {
+  FlushDenormals flush;
+  if (tasks <= 1 || threads_ == 1) {
+    for (int64_t task = 0; task < tasks; ++task) body(task);
+    return;
+  }
+  State& state = *state_;
+  state.body = &body;
+  state.done.store(0, std::memory_order_relaxed);
+  state.ticket.store(tasks << State::kTasksShift, std::memory_order_release);
+  state.work();
+  // What others have taken is a task's length away at most.
+  for (int look = 0; state.done.load(std::memory_order_acquire) < tasks; ++look) {
+    if (look < State::kLooks) {
+      pause();
+    } else {
+      std::this_thread::yield();
+    }
+  }
 }
 
 }  // namespace talipot

@@ -14,6 +14,18 @@ def int8_matmul(x: np.ndarray, weights: np.ndarray, scale: np.ndarray) -> np.nda
     return sums.astype(np.float32) * (row_scale * scale[None])
 
 
+def quantize_heads(values: np.ndarray) -> np.ndarray:
+    """int8[..., H + 4] that an int8 pool keeps of float32[..., H]: values, then their scale."""
+    peak = np.abs(values).max(axis=-1, keepdims=True)
+    is_finite, is_zero = np.isfinite(peak), peak < np.float32(1e-30)
+    divisor = np.where(is_finite & ~is_zero, peak, np.float32(np.inf))
+    with np.errstate(invalid="ignore"):
+        whole = np.where(is_finite, np.rint(values * (np.float32(127) / divisor)), 0)
+    scale = np.where(is_zero, np.float32(0), peak / np.float32(127))
+    scale = np.where(is_finite, scale, np.float32(np.nan)).astype(np.float32)
+    return np.concatenate([whole.astype(np.int8), scale.view(np.int8)], axis=-1)
+
+
 def bf16_rounded(x: np.ndarray) -> np.ndarray:
     """x float32 to the nearest bfloat16, ties to even, as float32; finite."""
     bits = x.view(np.uint32)

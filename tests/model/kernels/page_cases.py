@@ -5,6 +5,8 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
+from model.kv_cache import dequantize_heads, quantize_heads
+
 
 @dataclasses.dataclass(frozen=True)
 class PageCase:
@@ -20,17 +22,31 @@ class PageCase:
         """The same for JAX, the pools in a dtype."""
         return (
             jnp.asarray(self.query),
-            jnp.asarray(self.key_pages).astype(dtype),
-            jnp.asarray(self.value_pages).astype(dtype),
+            pool(self.key_pages, dtype),
+            pool(self.value_pages, dtype),
             jnp.asarray(self.table),
             jnp.asarray(self.start),
         )
+
+    def through_int8(self) -> "PageCase":
+        """The same with the values that int8 pools have."""
+        keys, values = (
+            np.array(dequantize_heads(pool(pages, "int8")))
+            for pages in (self.key_pages, self.value_pages)
+        )
+        return dataclasses.replace(self, key_pages=keys, value_pages=values)
 
     def rows(self, chosen: slice) -> "PageCase":
         """Some rows alone."""
         return dataclasses.replace(
             self, query=self.query[chosen], table=self.table[chosen], start=self.start[chosen]
         )
+
+
+def pool(pages: np.ndarray, dtype: str) -> jnp.ndarray:
+    """float32 pages as a pool of that dtype keeps them."""
+    exact = jnp.asarray(pages)
+    return quantize_heads(exact) if dtype == "int8" else exact.astype(dtype)
 
 
 def page_case(
@@ -47,7 +63,7 @@ def page_case(
     """Rows at random positions, each with as many pages as it needs, scattered in the pool."""
     random = np.random.default_rng(seed)
     num_pages = batch * width + 2
-    pool = (num_pages, page_size, kv_heads, head_dim)
+    shape = (num_pages, page_size, kv_heads, head_dim)
     start = random.integers(0, width * page_size - length + 1, batch).astype(np.int32)
     table = random.permutation(num_pages)[: batch * width].reshape(batch, width).astype(np.int32)
     for row, first in enumerate(start):
@@ -55,8 +71,8 @@ def page_case(
     query = random.normal(size=(batch, length, heads, head_dim)) * 2 / np.sqrt(head_dim)
     return PageCase(
         query=query.astype(np.float32),
-        key_pages=_bf16(random.normal(size=pool)),
-        value_pages=_bf16(random.normal(size=pool)),
+        key_pages=_bf16(random.normal(size=shape)),
+        value_pages=_bf16(random.normal(size=shape)),
         table=table,
         start=start,
     )

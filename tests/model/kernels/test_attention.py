@@ -10,14 +10,16 @@ from model import kernels
 from tests.model.kernels import numpy_kernels
 from tests.model.kernels.page_cases import PageCase, page_case
 
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16", "int8")
 
 
 def attend(case: PageCase, isa: str, dtype: str = "float32") -> np.ndarray:
     return np.asarray(kernels.paged_attention(*case.arguments(dtype), isa=isa))
 
 
-def expected(case: PageCase) -> np.ndarray:
+def expected(case: PageCase, dtype: str = "float32") -> np.ndarray:
+    if dtype == "int8":
+        case = case.through_int8()
     return numpy_kernels.paged_attention(
         case.query, case.key_pages, case.value_pages, case.table, case.start
     )
@@ -56,7 +58,9 @@ def test_every_level_is_the_definition_to_rounding(
         page_size=page_size,
         width=-(-100 // page_size),
     )
-    np.testing.assert_allclose(attend(case, isa, dtype), expected(case), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        attend(case, isa, dtype), expected(case, dtype), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -73,16 +77,19 @@ def test_contexts_of_several_segments(shape: dict, dtype: str, isa: str):
     case = page_case(0, page_size=16, **shape)
     case.start[-1] = shape["width"] * 16 - shape.get("length", 1)
     case.table[-1] = np.arange(shape["width"])
-    np.testing.assert_allclose(attend(case, isa, dtype), expected(case), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        attend(case, isa, dtype), expected(case, dtype), rtol=1e-5, atol=1e-5
+    )
 
 
-def test_a_row_has_the_same_bits_in_any_batch(isa: str):
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_row_has_the_same_bits_in_any_batch(dtype: str, isa: str):
     case = page_case(1, batch=12, heads=8, head_dim=32, page_size=16, width=80)
-    whole = attend(case, isa)
+    whole = attend(case, isa, dtype)
     for row in range(12):
         alone = slice(row, row + 1)
-        np.testing.assert_array_equal(attend(case.rows(alone), isa), whole[alone])
-    np.testing.assert_array_equal(attend(case.rows(slice(None, None, -1)), isa), whole[::-1])
+        np.testing.assert_array_equal(attend(case.rows(alone), isa, dtype), whole[alone])
+    np.testing.assert_array_equal(attend(case.rows(slice(None, None, -1)), isa, dtype), whole[::-1])
 
 
 def test_a_row_has_the_same_bits_whatever_the_tables_width_is(isa: str):
@@ -109,6 +116,11 @@ def test_a_token_has_the_same_bits_in_a_chunk_and_alone(group: int, isa: str):
 def test_bfloat16_pools_give_the_bits_of_the_same_values_in_float32(isa: str):
     case = page_case(4, batch=3, length=3, heads=8, head_dim=40, width=20)
     np.testing.assert_array_equal(attend(case, isa, "bfloat16"), attend(case, isa))
+
+
+def test_int8_pools_give_the_bits_of_the_same_values_in_float32(isa: str):
+    case = page_case(4, batch=3, length=3, heads=8, kv_heads=2, head_dim=40, width=20)
+    np.testing.assert_array_equal(attend(case, isa, "int8"), attend(case.through_int8(), isa))
 
 
 def test_what_a_token_does_not_see_may_be_nan(isa: str):
@@ -161,7 +173,7 @@ def test_large_scores_do_not_overflow(isa: str):
         ({"query": jnp.zeros((2, 4, 8))}, ValueError, "query has shape (2, 4, 8), not 4 axes"),
         ({"query": jnp.zeros((2, 1, 4, 6))}, ValueError, "query has head_dim=6"),
         ({"query": jnp.zeros((2, 1, 3, 8))}, ValueError, "query has 3 heads, not a multiple"),
-        ({"key_pages": jnp.zeros((5, 4, 2, 8), jnp.int8)}, TypeError, "key_pages is int8"),
+        ({"key_pages": jnp.zeros((5, 4, 2, 8), jnp.int32)}, TypeError, "key_pages is int32"),
         ({"key_pages": jnp.zeros((5, 4, 2))}, ValueError, "key_pages has shape (5, 4, 2)"),
         ({"value_pages": jnp.zeros((6, 4, 2, 8))}, ValueError, "value_pages has shape (6, 4"),
         (

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import kernels
+from model.kv_cache import dequantize_heads
+from tests.model.kernels import numpy_kernels
 from tests.model.kernels.page_cases import PageCase, page_case
 
 
@@ -22,7 +24,10 @@ def write_plainly(pool: jax.Array, new: jax.Array, case: PageCase) -> np.ndarray
     """The definition, in NumPy."""
     written = np.array(pool)
     page_size = pool.shape[1]
-    narrow = np.asarray(new.astype(pool.dtype))
+    if pool.dtype == jnp.int8:
+        narrow = numpy_kernels.quantize_heads(np.asarray(new))
+    else:
+        narrow = np.asarray(new.astype(pool.dtype))
     for row, start in enumerate(case.start):
         for token in range(new.shape[1]):
             page, slot = divmod(int(start) + token, page_size)
@@ -48,7 +53,7 @@ def write(case: PageCase, dtype: str) -> tuple[list[jax.Array], list[np.ndarray]
     kv_heads=st.integers(1, 3),
     head_dim=st.integers(1, 20),
     page_size=st.integers(1, 16),
-    dtype=st.sampled_from(["float32", "bfloat16"]),
+    dtype=st.sampled_from(["float32", "bfloat16", "int8"]),
 )
 def test_tokens_land_in_their_slots_and_nowhere_else(
     seed: int,
@@ -84,7 +89,7 @@ def test_tokens_without_a_page_are_not_stored():
         np.testing.assert_array_equal(result, wanted)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 def test_donated_pools_are_written_in_place(dtype: str):
     case = page_case(2, batch=3, length=2)
     query, key_pages, value_pages, table, start = case.arguments(dtype)
@@ -117,6 +122,23 @@ def test_pools_that_are_not_donated_stay_as_they_were():
     written, _ = jax.jit(kernels.write_pages)(key_pages, value_pages, keys, values, table, start)
     np.testing.assert_array_equal(key_pages, before)
     assert not np.array_equal(written, before)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_an_int8_head_that_is_not_finite_is_nan_and_a_tiny_one_zero(bad: float):
+    case = page_case(4, batch=1, length=1, heads=3, kv_heads=3, head_dim=5)
+    _, key_pages, value_pages, table, start = case.arguments("int8")
+    keys, values = new_tokens(case)
+    keys = keys.at[0, 0, 0, 4].set(bad).at[0, 0, 1].set(1e-38)
+    written, _ = kernels.write_pages(key_pages, value_pages, keys, values, table, start)
+    np.testing.assert_array_equal(written, write_plainly(key_pages, keys, case))
+    page, slot = divmod(int(case.start[0]), 8)
+    found = dequantize_heads(written[case.table[0, page], slot])
+    assert np.isnan(found[0]).all()
+    assert not np.asarray(found[1]).any()
+    np.testing.assert_allclose(
+        found[2], keys[0, 0, 2], atol=float(jnp.max(jnp.abs(keys[0, 0, 2]))) / 250
+    )
 
 
 @pytest.mark.parametrize(
