@@ -74,7 +74,7 @@ def a_layer(found, case: str) -> Counter[tuple[str, tuple[int, ...]]]:
 
 def test_a_layer_of_a_decode_step_under_1d_reduces_once(on_eight_devices):
     # Attention and feed-forward layer are two arrays of one all-reduce (docs/sharding.md).
-    layer = a_layer(on_eight_devices, "even 1d/heads 2,2,2")
+    layer = a_layer(on_eight_devices, "even 1d/heads 8,1,1")
     assert layer == {("all-reduce", (ENGINE.max_slots, EVEN.d_model)): 2}
 
 
