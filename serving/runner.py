@@ -348,7 +348,12 @@ class Runner:
         return [b"".join(part[token].tobytes() for part in held) for token in range(tokens)]
 
     def _probe_prompt(self) -> list[int]:
-        last = probe_positions(self.buckets.decode_keys, self.max_model_len)[-1]
+        # Beyond the first page by a step of drafts, however few sizes there are.
+        drafted = self.buckets.page_size + self.buckets.batches[-1]
+        last = max(
+            probe_positions(self.buckets.decode_keys, self.max_model_len)[-1],
+            min(drafted, self.max_model_len - 1),
+        )
         generator = np.random.default_rng(0)
         return [int(token) for token in generator.integers(0, self.model.vocab_size, last + 1)]
 
