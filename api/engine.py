@@ -6,6 +6,7 @@ from model.checkpoint import load_config, load_pretrained, resolve_model
 from model.errors import CheckpointError
 from serving.config import EngineConfig
 from serving.engine import Engine
+from serving.sharding import choose_sharding
 
 _NO_NAMES = ("", "custom")
 
@@ -29,7 +30,9 @@ def load_engine(name_or_path: str, config: EngineConfig) -> Engine:
         ConfigError: The engine's settings do not fit the model.
     """
     folder = resolve_model(name_or_path)
-    pretrained = load_pretrained(folder, dtype=config.dtype)
+    sharding = choose_sharding(load_config(folder), config)
+    placement = None if sharding is None else sharding.placement
+    pretrained = load_pretrained(folder, dtype=config.dtype, placement=placement)
     if pretrained.tokenizer is None:
         raise CheckpointError(f"{folder}: has no tokenizer, without which it cannot be served")
     return Engine.from_pretrained(pretrained, config)

@@ -125,6 +125,16 @@ def attend_pages(
 ) -> jax.Array:
     """Causal attention of [B, T, N, H] queries at positions start[b] … over their rows' pages."""
     keys, values = (read_pages(pool, pages) for pool in cache)
+    return attend_in_place(query, keys, values, start)
+
+
+def attend_in_place(
+    query: jax.Array, keys: jax.Array, values: jax.Array, start: jax.Array
+) -> jax.Array:
+    """Causal attention of [B, T, N, H] queries at positions start[b] … over what `read_pages` gave.
+
+    Keys and values are [B, S, K, H] from position 0 on.
+    """
     length = query.shape[1]
     at = jnp.arange(keys.shape[1], dtype=jnp.int32)[None]
     positions = start[:, None] + jnp.arange(length, dtype=jnp.int32)[None]

@@ -62,6 +62,19 @@ class Layout:
             if value not in get_args(known):
                 raise ConfigError(f"{field}={value!r} must be one of {get_args(known)}")
 
+    @classmethod
+    def named(cls, name: str) -> Layout:
+        """The layout whose `name` that is.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        for layout in all_layouts():
+            if layout.name == name:
+                return layout
+        known = ", ".join(layout.name for layout in all_layouts())
+        raise ConfigError(f"layout={name!r} must be one of {known}")
+
     @property
     def name(self) -> str:
         """Both names in one, such as `2d/batch`."""

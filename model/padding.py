@@ -19,7 +19,7 @@ import numpy as np
 from model.config import PaLMConfig
 from model.errors import ConfigError
 from model.layout_rules import Layout, weight_rules
-from model.parameters import Params, declare_parameters, flatten, unflatten
+from model.parameters import ParameterSpec, Params, declare_parameters, flatten, unflatten
 
 # Finite, as a masked score is in `model.attention`: a sampler may scale it.
 _HIDDEN = -1e30
@@ -69,7 +69,7 @@ def pad_parameters(config: PaLMConfig, params: Params, padded: PaLMConfig) -> Pa
     targets = declare_parameters(padded)
     return unflatten(
         {
-            name: _pad(value, targets[name].axes, targets[name].shape, config.num_kv_heads)
+            name: pad_array(value, targets[name], config.num_kv_heads)
             for name, value in flatten(params).items()
         }
     )
@@ -84,6 +84,23 @@ def hide_padding(logits: jax.Array, vocab_size: int) -> jax.Array:
     return jnp.where(is_token, logits, jnp.asarray(_HIDDEN, logits.dtype))
 
 
+def pad_array(value: Any, target: ParameterSpec, kv_heads: int) -> Any:
+    """A JAX or NumPy parameter of a model of `kv_heads` with zeros added up to `target`'s shape."""
+    shape, axes = value.shape, target.axes
+    if shape == target.shape:
+        return value
+    grouped = target.shape
+    if "heads" in axes:
+        # Query head n reads key/value head n // group, so zeros go to the end of every group.
+        at = axes.index("heads")
+        shape = (*shape[:at], kv_heads, shape[at] // kv_heads, *shape[at + 1 :])
+        grouped = (*grouped[:at], kv_heads, grouped[at] // kv_heads, *grouped[at + 1 :])
+    widths = [(0, large - small) for small, large in zip(shape, grouped, strict=True)]
+    # On the host if it is there: a whole kernel may be more than one device holds.
+    pad = np.pad if isinstance(value, np.ndarray) else jnp.pad
+    return pad(value.reshape(shape), widths).reshape(target.shape)
+
+
 def _round_up(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
@@ -96,21 +113,3 @@ def _check_padded(config: PaLMConfig, padded: PaLMConfig) -> None:
             raise ConfigError(f"padded {field}={large} must be at least the model's {small}")
         if field not in sizes and large != small:
             raise ConfigError(f"padded {field}={large!r} must be the model's {small!r}")
-
-
-def _pad(value: Any, axes: tuple[str, ...], target: tuple[int, ...], kv_heads: int) -> Any:
-    """A JAX or NumPy array with zeros added up to shape `target`."""
-    shape = value.shape
-    if value.shape == target:
-        return value
-    if "heads" in axes:
-        # Query head n reads key/value head n // group, so zeros go to the end of every group.
-        at = axes.index("heads")
-        shape = (*shape[:at], kv_heads, shape[at] // kv_heads, *shape[at + 1 :])
-        grouped = (*target[:at], kv_heads, target[at] // kv_heads, *target[at + 1 :])
-    else:
-        grouped = target
-    widths = [(0, large - small) for small, large in zip(shape, grouped, strict=True)]
-    # On the host if it is there: a whole kernel may be more than one device holds.
-    pad = np.pad if isinstance(value, np.ndarray) else jnp.pad
-    return pad(value.reshape(shape), widths).reshape(target)

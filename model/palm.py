@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from model.activations import on_own_pages, place
+from model.activations import place
 from model.attention import attend_causally
 from model.config import PaLMConfig
 from model.kv_cache import KeyValues, KVCache, attend_and_store, init_cache
 from model.layers import Block, Norm
+from model.own_pages import on_one_chips_pages, on_own_pages
 from model.parameters import (
     UNIT_NORMAL,
     Params,
@@ -146,7 +147,9 @@ def forward_step(
         cache: As from `init_cache`; donate it, so that it is updated in place.
         pages: int32[B, P]; the pages of each row, see `model.kv_cache`. They hold at least
             start + T positions of every row whose output is used. Under a layout they count from
-            the first page of the row's chip, see `model.activations.on_own_pages`.
+            the first page of the row's chip, see `model.own_pages.on_own_pages`. Or
+            int32[1, chips, P]: those of a single row on one of the chips, see
+            `model.own_pages.on_one_chips_pages`.
 
     Returns:
         Final-normed hidden states [B, T, D], and the cache.
@@ -181,7 +184,11 @@ def _cached_block(
 
     def attend(query: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
         nonlocal stored
-        mixed, stored = on_own_pages(attend_and_store, (query, keys, values), cache, pages, start)
+        new = (query, keys, values)
+        if pages.ndim == 3:
+            mixed, stored = on_one_chips_pages(new, cache, pages[0], start)
+        else:
+            mixed, stored = on_own_pages(attend_and_store, new, cache, pages, start)
         return mixed
 
     block: Block = nnx.merge(definition, state)

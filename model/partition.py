@@ -12,6 +12,7 @@ and whatever is traced inside `under_layout` keeps to the layout:
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
@@ -87,6 +88,18 @@ def parameter_shardings(config: PaLMConfig, mesh: Mesh) -> dict[str, NamedShardi
     return shardings
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Parameters padded for a layout on a mesh of axes (x, y, z), and stored as it stores them."""
+
+    layout: Layout
+    mesh: Mesh
+
+    def pad(self, config: PaLMConfig) -> PaLMConfig:
+        """The shape of a model of `config` that lies there; raises as `pad_config` does."""
+        return pad_config(config, self.layout, self.mesh.shape)
+
+
 def make_layout_mesh(shape: Sequence[int], devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh of axes (x, y, z) over `devices` (all by default).
 
@@ -136,7 +149,7 @@ def cache_sharding(layout: Layout, mesh: Mesh, batch: int) -> NamedSharding:
 
     The pages are split as the rows are: over as many of the mesh axes that `layout` splits
     attention's batch over as divide `batch`; over none of them, every device has all pages. What
-    a row's table then means, `model.activations.on_own_pages` says.
+    a row's table then means, `model.own_pages` says.
     """
     over = dividing(batch, activation_rules(layout)["attention_batch"], mesh.shape)
     return NamedSharding(mesh, PartitionSpec(over or None))

@@ -41,8 +41,8 @@ class Buckets:
     page_size: int
 
     @classmethod
-    def of(cls, config: EngineConfig, context_tokens: int) -> Buckets:
-        """The sizes for a context of `context_tokens`."""
+    def of(cls, config: EngineConfig, context_tokens: int, row_multiple: int = 1) -> Buckets:
+        """The sizes for a context of `context_tokens`; batches are multiples of `row_multiple`."""
         limit = bisect.bisect_left(config.prefill_buckets, context_tokens) + 1
         chunks = config.prefill_buckets[:limit]
         cache_tokens = -(-context_tokens // chunks[-1]) * chunks[-1]
@@ -51,7 +51,7 @@ class Buckets:
             chunks=chunks,
             # Reading more keys than needed costs a prompt chunk little: half the sizes will do.
             chunk_keys=keys[::-1][::2][::-1],
-            batches=_batches(config),
+            batches=_batches(config, row_multiple),
             decode_keys=keys,
             cache_tokens=cache_tokens,
             page_size=config.page_size,
@@ -63,7 +63,11 @@ class Buckets:
         return self.chunks[-1]
 
 
-def _batches(config: EngineConfig) -> tuple[int, ...]:
+def _batches(config: EngineConfig, row_multiple: int) -> tuple[int, ...]:
+    if row_multiple > 1:
+        # Chips have rows of their own, and no drafts.
+        rows = -(-config.max_slots // row_multiple) * row_multiple
+        return doublings(row_multiple, rows)
     sizes = doublings(_SMALLEST_BATCH, max(_SMALLEST_BATCH, config.max_slots))
     if config.speculate == "off":
         return sizes

@@ -8,10 +8,15 @@ predicts the paper's PaLM 62B figures, to which it was not fitted). On other chi
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from typing import Literal, TypeAlias
 
+import jax
+
 from model.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 ChipName: TypeAlias = Literal["tpu-v4", "a100-80gb", "h100"]
 
@@ -100,3 +105,31 @@ CHIPS: dict[ChipName, Chip] = {
     ),
 }
 """Data sheets by name."""
+
+# A guess at a CPU socket that plays a chip: it ranks layouts, and times nothing.
+_HOST = Chip(
+    name="cpu (a guess)",
+    peak_flops=1e12,
+    hbm_bytes=64e9,
+    hbm_bandwidth=100e9,
+    interconnect_bandwidth=25e9,
+)
+_BY_KIND: tuple[tuple[str, ChipName], ...] = (
+    ("TPU v4", "tpu-v4"),
+    ("A100", "a100-80gb"),
+    ("H100", "h100"),
+)
+
+
+def chip_of(device: jax.Device) -> Chip:
+    """The data sheet of a device, with the memory that it reports.
+
+    What is not in `CHIPS` is taken for an H100, or on the CPU backend for `_HOST`; the log says so.
+    """
+    kind = device.device_kind
+    chip = next((CHIPS[name] for part, name in _BY_KIND if part.lower() in kind.lower()), None)
+    if chip is None:
+        chip = _HOST if device.platform == "cpu" else CHIPS["h100"]
+        logger.info("no data sheet of %r: layouts are ranked by that of %s", kind, chip.name)
+    reported = (device.memory_stats() or {}).get("bytes_limit")
+    return chip if not reported else dataclasses.replace(chip, hbm_bytes=float(reported))

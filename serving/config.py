@@ -13,6 +13,7 @@ Dtype: TypeAlias = Literal["float32", "bfloat16"]
 Quantize: TypeAlias = Literal["auto", "none", "int8"]
 Speculate: TypeAlias = Literal["auto", "off"]
 KVDtype: TypeAlias = Literal["auto", "float32", "bfloat16", "int8"]
+LayoutChoice: TypeAlias = Literal["auto", "1d/heads", "1d/batch", "2d/heads", "2d/batch"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,10 @@ class EngineConfig:
             each token's head and takes about a quarter of float32's memory.
         quantize: int8 multiplies 8-bit weights with 8-bit activations (W8A8), on CPUs; auto does so
             wherever the CPU kernels can, none nowhere.
+        mesh: Devices along x, y and z to split the model over, such as 2,2,2; all of them, arranged
+            for the model, if not given. 1,1,1 is one device.
+        layout: How the model is split over several devices (docs/sharding.md); auto chooses by the
+            cost model of `talipot plan`.
         compilation_cache_dir: Where compiled programs are kept from one start to the next;
             $XDG_CACHE_HOME/talipot/xla (or ~/.cache/talipot/xla) if not given.
         use_compilation_cache: Keep compiled programs from one start to the next.
@@ -75,6 +80,8 @@ class EngineConfig:
     dtype: Dtype = "float32"
     kv_dtype: KVDtype = "auto"
     quantize: Quantize = "auto"
+    mesh: tuple[int, ...] | None = None
+    layout: LayoutChoice = "auto"
     compilation_cache_dir: Path | None = None
     use_compilation_cache: bool = True
     fail_on_recompilation: bool = False
@@ -106,6 +113,13 @@ class EngineConfig:
             raise ConfigError(f"quantize={self.quantize!r} must be one of {get_args(Quantize)}")
         if self.speculate not in get_args(Speculate):
             raise ConfigError(f"speculate={self.speculate!r} must be one of {get_args(Speculate)}")
+        self._check_mesh()
+
+    def _check_mesh(self) -> None:
+        if self.mesh is not None and (len(self.mesh) != 3 or min(self.mesh) < 1):
+            raise ConfigError(f"mesh={self.mesh} must be 3 sizes (x, y, z) of at least 1")
+        if self.layout not in get_args(LayoutChoice):
+            raise ConfigError(f"layout={self.layout!r} must be one of {get_args(LayoutChoice)}")
 
     def _check_pages(self) -> None:
         for field in ("smallest_key_bucket", "mixed_prefill_tokens"):
@@ -125,18 +139,27 @@ class EngineConfig:
             if not 0 <= getattr(self, field) < float("inf"):
                 raise ConfigError(f"{field}={getattr(self, field)} must be finite and at least 0")
 
-    def num_pages(self, context_tokens: int) -> int:
-        """Pages of the cache for a context of `context_tokens`, the scratch page included.
+    def num_pages(self, context_tokens: int, chips: int = 1) -> int:
+        """Pages of a chip for a context of `context_tokens`, its scratch page included.
+
+        Args:
+            context_tokens: Tokens of the longest request.
+            chips: Chips with pages of their own, which share slots and pages out evenly.
 
         Raises:
-            ConfigError: `kv_pages` do not hold one context.
+            ConfigError: The pages of a chip do not hold one context.
         """
         each = -(-context_tokens // self.page_size)
-        pages = each * self.max_slots if self.kv_pages is None else self.kv_pages
+        pages = each * -(-self.max_slots // chips)
+        if self.kv_pages is not None:
+            pages = self.kv_pages // chips
         if pages < each:
+            least = (
+                f"{each}" if chips == 1 else f"{chips} x {each} (devices with pages of their own)"
+            )
             raise ConfigError(
-                f"kv_pages={pages} must be at least {each}: the pages of {self.page_size} tokens "
-                f"(page_size) that one context of {context_tokens} tokens takes"
+                f"kv_pages={self.kv_pages} must be at least {least}: the pages of {self.page_size} "
+                f"tokens (page_size) that one context of {context_tokens} tokens takes"
             )
         return pages + 1
 

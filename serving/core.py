@@ -45,9 +45,13 @@ class EngineCore:
         if tokenizer is not None and tokenizer.eos_ids:
             self.grammars = GrammarCompiler(tokenizer, runner.model.vocab_size)
         self._config = config
+        chips = runner.model.page_chips
         self._scheduler = Scheduler(
             _limits(config, runner),
-            PagePool(config.num_pages(runner.max_model_len), config.page_size),
+            *(
+                PagePool(config.num_pages(runner.max_model_len, chips), config.page_size)
+                for _ in range(chips)
+            ),
         )
         self._requests = RequestsInProgress()
         self._launcher = Launcher(runner, self._requests)

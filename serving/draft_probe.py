@@ -38,6 +38,8 @@ def are_drafts_exact(decode: Decode, token_ids: Sequence[int], buckets: Buckets)
     places = range(start, min(start + buckets.batches[-1], len(token_ids)))
     # Not the tokens that the cache holds there, lest one be read before it is written.
     rows = [DecodeRow(token_ids[at - 1], 0, at, at) for at in places]
+    if len(rows) < 2:
+        return False  # the context is too short for a draft across pages
     together = decode(rows)
     is_same = True
     for index, row in enumerate(rows):

@@ -31,6 +31,7 @@ from serving.language_model import LanguageModel
 from serving.request import Delta, GenerationRequest, SamplingParams, collect
 from serving.runner import Runner
 from serving.sequence import Emitted, Sequence
+from serving.sharding import choose_sharding
 from serving.stream import RequestStream
 
 if TYPE_CHECKING:
@@ -89,8 +90,16 @@ class Engine:
             ConfigError: The settings do not fit the model.
         """
         config = EngineConfig() if config is None else config
+        sharding = choose_sharding(pretrained.config, config)
+        if sharding is not None:
+            logger.info("model %s is split by layout %s", pretrained.name, sharding)
         model = LanguageModel.of_palm(
-            pretrained.name, pretrained.config, pretrained.params, config.dtype, config.quantize
+            pretrained.name,
+            pretrained.config,
+            pretrained.params,
+            config.dtype,
+            config.quantize,
+            sharding,
         )
         return cls(model, pretrained.tokenizer, config)
 

@@ -15,7 +15,11 @@ from model.config import PaLMConfig
 from model.errors import ConfigError
 from model.fused import WeightForm, can_fuse, fuse, fused_step, fused_unembed
 from model.palm import forward_step, init_cache, unembed
+from model.partition import place_parameters
 from serving.config import Quantize
+from serving.page_tables import RowsByChip
+from serving.sharded_model import ShardedPaLM
+from serving.sharding import Sharding
 
 if TYPE_CHECKING:
     from jax.typing import DTypeLike
@@ -33,7 +37,7 @@ class ForwardStep(Protocol):
         tokens: jax.Array,
         start: jax.Array,
         cache: Cache,
-        pages: jax.Array,
+        pages: jax.Array | RowsByChip,
     ) -> tuple[jax.Array, Cache]:
         """Hidden states [B, T, D] of int32[B, T] tokens, and the cache with them in it."""
         ...
@@ -52,6 +56,7 @@ class LanguageModel:
         forward_step: New tokens to hidden states.
         unembed: (params, hidden [M, D]) to logits float32[M, V].
         weights: What the products' weights are: float32, bfloat16 or int8.
+        sharding: How parameters and cache are split over devices; None on one.
     """
 
     name: str
@@ -62,16 +67,34 @@ class LanguageModel:
     forward_step: ForwardStep
     unembed: Callable[[Any, jax.Array], jax.Array]
     weights: str = "float32"
+    sharding: Sharding | None = None
 
     @classmethod
     def of_palm(
-        cls, name: str, config: PaLMConfig, params: Any, dtype: str, quantize: Quantize = "none"
+        cls,
+        name: str,
+        config: PaLMConfig,
+        params: Any,
+        dtype: str,
+        quantize: Quantize = "none",
+        sharding: Sharding | None = None,
     ) -> LanguageModel:
         """A PaLM with its weights in `dtype`, or quantized.
 
+        Args:
+            name: What it is called.
+            config: Its shape.
+            params: Its parameters, on one device, or placed as `sharding` says.
+            dtype: float32 or bfloat16.
+            quantize: See `EngineConfig`.
+            sharding: How to split it over several devices; None runs it on one.
+
         Raises:
-            ConfigError: It cannot be quantized, or not here; the message says why.
+            ConfigError: It cannot be quantized, or not here, or not be split so; the message says
+                why.
         """
+        if sharding is not None:
+            return cls._of_sharded_palm(name, config, params, dtype, quantize, sharding)
         form = weight_form(config, dtype, quantize)
         common: dict[str, Any] = {
             "name": name,
@@ -93,6 +116,42 @@ class LanguageModel:
             forward_step=functools.partial(forward_step, config),
             unembed=functools.partial(unembed, config),
         )
+
+    @classmethod
+    def _of_sharded_palm(
+        cls,
+        name: str,
+        config: PaLMConfig,
+        params: Any,
+        dtype: str,
+        quantize: Quantize,
+        sharding: Sharding,
+    ) -> LanguageModel:
+        if quantize == "int8":
+            raise ConfigError(
+                "quantize='int8' cannot be had: its kernels run on one device, and the mesh has "
+                f"{sharding.mesh.size} (mesh=1,1,1 runs on one)"
+            )
+        placement, functions = sharding.placement, ShardedPaLM.of(config, sharding)
+        cast = jax.tree.map(lambda array: array.astype(dtype), params)
+        # Does nothing where the checkpoint was loaded so.
+        _, placed = place_parameters(config, cast, placement.layout, placement.mesh)
+        return cls(
+            name=name,
+            vocab_size=config.vocab_size,
+            max_seq_len=config.max_seq_len,
+            params=placed,
+            init_cache=functions.init_cache,
+            forward_step=functions.forward_step,
+            unembed=functions.unembed,
+            weights=dtype,
+            sharding=sharding,
+        )
+
+    @property
+    def page_chips(self) -> int:
+        """Chips that have pages of their own; 1 where there is one pool for all requests."""
+        return 1 if self.sharding is None else self.sharding.page_chips
 
 
 def weight_form(config: PaLMConfig, dtype: str, quantize: Quantize) -> WeightForm | None:

@@ -6,14 +6,16 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from numpy.typing import NDArray
 
 from serving.buckets import Buckets
 from serving.compilation import Compiler, Executable
 from serving.language_model import LanguageModel
+from serving.page_tables import PageTables
 from serving.programs import DECODE_FIELDS, constrain, decode, prefill, remember
 from serving.sampler import Sampled, no_logprobs
 from serving.sampling_state import SettingsTable, TokenMemory
@@ -83,31 +85,39 @@ class _Shapes:
         self._model = model
         self._page_size = buckets.page_size
         self._newest = _ints(slots)
+        pages = buckets.cache_tokens // buckets.page_size
+        self._tables = PageTables(slots, pages, model.page_chips)
         self._params = jax.tree.map(_abstract, model.params)
         self._cache = jax.eval_shape(lambda: model.init_cache(num_pages, buckets.page_size, dtype))
         self._memory = jax.eval_shape(lambda: TokenMemory.empty(slots, model.vocab_size))
         self._settings = jax.tree.map(_abstract, SettingsTable(slots).on_device())
 
     def lower_prefill(self, chunk: int, keys: int) -> jax.stages.Lowered:
-        return jax.jit(functools.partial(prefill, self._model), donate_argnums=(1,)).lower(
+        function = functools.partial(prefill, self._model)
+        mesh = self._lie(("params", "cache", *["whole"] * 5), ("whole", "cache"))
+        return jax.jit(function, donate_argnums=(1,), **mesh).lower(
             self._params,
             self._cache,
             _ints(chunk),
             _ints(chunk),
             _ints(),
-            _ints(keys // self._page_size),
+            jax.tree.map(_abstract, self._tables.for_prefill(0, keys // self._page_size)),
             _scalar(jnp.bool_),
         )
 
     def lower_decode(self, rows: int, keys: int) -> jax.stages.Lowered:
-        return jax.jit(functools.partial(decode, self._model), donate_argnums=(1, 2, 3)).lower(
+        function = functools.partial(decode, self._model)
+        mesh = self._lie(
+            ("params", "cache", *["whole"] * 5), ("whole", "rows", "cache", "whole", "whole"), rows
+        )
+        return jax.jit(function, donate_argnums=(1, 2, 3), **mesh).lower(
             self._params,
             self._cache,
             self._memory,
             self._newest,
             self._settings,
             _ints(len(DECODE_FIELDS), rows),
-            _ints(rows, keys // self._page_size),
+            jax.tree.map(_abstract, self._tables.for_decode((), rows, keys // self._page_size)),
         )
 
     def lower_constrain(self, rows: int) -> jax.stages.Lowered:
@@ -117,7 +127,8 @@ class _Shapes:
                 tokens=jnp.zeros(rows, jnp.int32), logprobs=no_logprobs(rows, vocab_size)
             )
         )
-        return jax.jit(constrain, donate_argnums=(2, 3)).lower(
+        mesh = self._lie(("whole", "rows", *["whole"] * 6), ("whole",) * 3, rows)
+        return jax.jit(constrain, donate_argnums=(2, 3), **mesh).lower(
             sampled,
             jax.ShapeDtypeStruct((rows, vocab_size), jnp.float32),
             self._memory,
@@ -132,14 +143,39 @@ class _Shapes:
         row = jax.tree.map(
             lambda field: jax.ShapeDtypeStruct(field.shape[1:], field.dtype), self._memory
         )
-        return jax.jit(remember, donate_argnums=(0,)).lower(self._memory, _scalar(jnp.int32), row)
+        return jax.jit(remember, donate_argnums=(0,), **self._lie(("whole",) * 3, "whole")).lower(
+            self._memory, _scalar(jnp.int32), row
+        )
+
+    def _lie(
+        self, inputs: tuple[str, ...], outputs: tuple[str, ...] | str, rows: int = 1
+    ) -> dict[str, Any]:
+        """For `jax.jit`: where arguments and results lie on the mesh; on one device nothing.
+
+        "rows" is split by row, of which there are `rows`.
+
+        What is donated comes back as it went in, or the next step would be another program.
+        """
+        sharding = self._model.sharding
+        if sharding is None:
+            return {}
+        places = {
+            "params": jax.tree.map(lambda array: array.sharding, self._model.params),
+            "cache": sharding.cache,
+            "whole": sharding.whole,
+            "rows": sharding.by_row(rows),
+        }
+        return {
+            "in_shardings": jax.tree.map(places.__getitem__, inputs),
+            "out_shardings": jax.tree.map(places.__getitem__, outputs),
+        }
 
 
 def _results(futures: Mapping[_Shape, Future[Executable]]) -> dict[_Shape, Executable]:
     return {shape: future.result() for shape, future in futures.items()}
 
 
-def _abstract(array: jax.Array) -> jax.ShapeDtypeStruct:
+def _abstract(array: jax.Array | NDArray[Any]) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
 

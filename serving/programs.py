@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from serving.language_model import Cache, LanguageModel
+from serving.page_tables import RowsByChip
 from serving.sampler import Logprobs, Sampled, no_logprobs, sample, score
 from serving.sampling_state import SamplingSettings, TokenMemory
 
@@ -55,7 +56,8 @@ def prefill(
         tokens: int32[C], padded.
         targets: int32[C]; after each token, the one whose logprob is wanted.
         start: int32[]; the position of the first token, a multiple of the page size.
-        pages: int32[P]; the pages that are read, those that are written among them.
+        pages: int32[P]; the pages that are read, those that are written among them. Where chips
+            have pages of their own int32[chips, P], see `serving.page_tables`.
         wants_logprobs: bool[]; whether `targets` are scored, otherwise zeros come back.
 
     Returns:
@@ -78,7 +80,7 @@ def decode(
     newest: jax.Array,
     settings: SamplingSettings,
     batch: jax.Array,
-    pages: jax.Array,
+    pages: jax.Array | RowsByChip,
 ) -> tuple[Sampled, jax.Array, Cache, TokenMemory, jax.Array]:
     """Feed each row's newest token and sample the next.
 
@@ -91,7 +93,7 @@ def decode(
         settings: Of all slots.
         batch: int32[4, B], the rows of `DECODE_FIELDS`: the token to feed or `ON_DEVICE`, its slot,
             its position, and how many tokens the request has generated.
-        pages: int32[B, P]; the pages that each row reads.
+        pages: int32[B, P]; the pages that each row reads; or by chip.
 
     Returns:
         What was sampled, the logits float32[B, V], the cache, the memory and the newest tokens.

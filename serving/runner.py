@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from model.kv_cache import SCRATCH_PAGE
 from serving.buckets import Buckets, round_up
 from serving.compilation import Compiler, keep_programs_in
 from serving.config import EngineConfig
 from serving.draft_probe import are_drafts_exact, measure_steps
 from serving.invariance import ProbeResult, kept_shapes, probe_positions
 from serving.language_model import LanguageModel
+from serving.page_tables import PageTables
 from serving.program_set import ProgramSet
 from serving.programs import DECODE_FIELDS, DecodeRow
 from serving.request import SamplingParams
@@ -85,25 +85,28 @@ class Runner:
         """
         self.model = model
         self.max_model_len = config.context_tokens(model.max_seq_len)
-        self.buckets = Buckets.of(config, self.max_model_len)
+        self._chips = model.page_chips
+        self.buckets = Buckets.of(config, self.max_model_len, self._chips)
         self.compilations = 0
         self.is_batch_invariant = False
         self.is_chunk_invariant = False
         self.step_times: StepTimes | None = None
         """What decode steps take; None where drafts could change tokens, or are not wanted."""
-        self.num_pages = config.num_pages(self.max_model_len)
+        self._pages_a_chip = config.num_pages(self.max_model_len, self._chips)
+        self.num_pages = self._chips * self._pages_a_chip
         self._config = config
         self._scratch_slot = config.max_slots
-        self._settings = SettingsTable(config.max_slots + 1)
+        self._whole = None if model.sharding is None else model.sharding.whole
+        self._settings = SettingsTable(config.max_slots + 1, self._whole)
         # What constrained slots sample with; in the other table they are neutral.
-        self._constrained = SettingsTable(config.max_slots + 1)
+        self._constrained = SettingsTable(config.max_slots + 1, self._whole)
         self._programs: ProgramSet
         self._cache: Any
         self._memory: TokenMemory
         self._newest: Any
         self._decode_shapes: list[tuple[int, int]] = []
-        table = (config.max_slots + 1, self.buckets.cache_tokens // config.page_size)
-        self._pages = np.full(table, SCRATCH_PAGE, np.int32)
+        pages = self.buckets.cache_tokens // config.page_size
+        self._pages = PageTables(config.max_slots + 1, pages, self._chips)
 
     def make_ready(self) -> None:
         """Compile every program, allocate the cache, run each program once."""
@@ -126,8 +129,8 @@ class Runner:
         self._cache = self.model.init_cache(
             self.num_pages, self.buckets.page_size, self._config.cache_dtype
         )
-        self._newest = jnp.zeros(slots, jnp.int32)
-        self._memory = TokenMemory.empty(slots, self.model.vocab_size)
+        self._newest = jax.device_put(jnp.zeros(slots, jnp.int32), self._whole)
+        self._memory = jax.device_put(TokenMemory.empty(slots, self.model.vocab_size), self._whole)
         self._warm_up()
 
     def open_slot(
@@ -153,13 +156,13 @@ class Runner:
 
     def place_page(self, slot: int, index: int, page: int) -> None:
         """Enter a page in a slot's table."""
-        self._pages[slot, index] = page
+        self._pages.place(slot, index, page)
 
     def close_slot(self, slot: int) -> None:
         """Let a slot hold no page and ask nothing of the steps to come."""
         self._settings.clear(slot)
         self._constrained.clear(slot)
-        self._pages[slot] = SCRATCH_PAGE
+        self._pages.clear(slot)
 
     def prefill(
         self, slot: int, start: int, tokens: Sequence[int], targets: Sequence[int] | None
@@ -192,7 +195,8 @@ class Runner:
         Returns:
             What is sampled, a row for each of `rows` and more of padding.
         """
-        return self._launch(self._shape_for(len(rows), 1 + max(row.position for row in rows)), rows)
+        needed = self._pages.rows_needed([row.slot for row in rows])
+        return self._launch(self._shape_for(needed, 1 + max(row.position for row in rows)), rows)
 
     def _sampled(self, rows: Sequence[DecodeRow]) -> Sampled:
         return self.decode(rows).sampled
@@ -241,7 +245,7 @@ class Runner:
             padded[1],
             np.int32(start),
             # A copy: the device may read the host's own memory, later.
-            self._pages[slot, : keys // self.buckets.page_size].copy(),
+            self._pages.for_prefill(slot, keys // self.buckets.page_size),
             np.bool_(targets is not None),
         )
         return logprobs
@@ -255,7 +259,8 @@ class Runner:
             [row.position for row in rows],
             [row.generated for row in rows],
         ]
-        pages = self._pages[batch[1], : shape[1] // self.buckets.page_size]
+        slots = [row.slot for row in rows]
+        pages = self._pages.for_decode(slots, shape[0], shape[1] // self.buckets.page_size)
         sampled, logits, self._cache, self._memory, self._newest = self._programs.decode[shape](
             self.model.params,
             self._cache,
@@ -275,13 +280,18 @@ class Runner:
 
     def _warm_up(self) -> None:
         """Run every program, and find out which of them give the same bits."""
-        self._pages[0] = np.minimum(np.arange(1, self._pages.shape[1] + 1), self.num_pages - 1)
+        # A slot on each chip that has pages of its own: they must all give the same.
+        slots = range(self._chips)
+        for slot in slots:
+            for index in range(self._pages.pages_a_slot):
+                self.place_page(slot, index, min(index + 1, self._pages_a_chip - 1))
         token_ids = self._probe_prompt()
         self.is_chunk_invariant = self._probe_chunks(token_ids)
-        for start in range(0, len(token_ids), self.buckets.largest_chunk):
-            chunk = token_ids[start : start + self.buckets.largest_chunk]
-            self.prefill(0, start, chunk, chunk)
-        self.open_slot(0, _PROBE, seed=1, prompt=(0,), stops=frozenset())
+        for slot in slots:
+            for start in range(0, len(token_ids), self.buckets.largest_chunk):
+                chunk = token_ids[start : start + self.buckets.largest_chunk]
+                self.prefill(slot, start, chunk, chunk)
+            self.open_slot(slot, _PROBE, seed=1, prompt=(0,), stops=frozenset())
         positions = probe_positions(self.buckets.decode_keys, self.max_model_len)
         results = {
             shape: [
@@ -293,9 +303,11 @@ class Runner:
         }
         self._decode_shapes, self.is_batch_invariant = kept_shapes(results)
         self.is_batch_invariant &= self._probe_constrained(token_ids[positions[0]], results)
-        if self._config.speculate == "auto" and self.is_batch_invariant:
+        # Drafts are rows of one slot, and a chip with pages of its own has no rows to spare.
+        if self._config.speculate == "auto" and self.is_batch_invariant and self._chips == 1:
             self._probe_drafts(token_ids)
-        self.close_slot(0)
+        for slot in slots:
+            self.close_slot(slot)
         dropped = len(results) - len(self._decode_shapes)
         if dropped:
             logger.warning(
@@ -327,7 +339,8 @@ class Runner:
 
     def _cached_bits(self, tokens: int) -> list[bytes]:
         """For each of the first tokens of slot 0, the bits of all that the cache holds of it."""
-        pages = self._pages[0, : -(-tokens // self.buckets.page_size)]
+        # Slot 0 is on the first chip, whose pages are the first of all.
+        pages = self._pages.of_slot(0, -(-tokens // self.buckets.page_size))
         held = [
             np.concatenate([np.asarray(array[int(page)]) for page in pages])
             for array in jax.tree.leaves(self._cache)
@@ -335,27 +348,41 @@ class Runner:
         return [b"".join(part[token].tobytes() for part in held) for token in range(tokens)]
 
     def _probe_prompt(self) -> list[int]:
-        last = probe_positions(self.buckets.decode_keys, self.max_model_len)[-1]
+        # Beyond the first page by a step of drafts, however few sizes there are.
+        drafted = self.buckets.page_size + self.buckets.batches[-1]
+        last = max(
+            probe_positions(self.buckets.decode_keys, self.max_model_len)[-1],
+            min(drafted, self.max_model_len - 1),
+        )
         generator = np.random.default_rng(0)
         return [int(token) for token in generator.integers(0, self.model.vocab_size, last + 1)]
 
     def _probe(self, shape: tuple[int, int], token: int, position: int) -> ProbeResult:
         """One decode step in which all rows are the same."""
-        row = DecodeRow(token=token, slot=0, position=position, generated=0)
-        return _probe_result(position, self._launch(shape, [row] * shape[0]).sampled)
+        sampled = self._launch(shape, self._probe_rows(shape[0], token, position)).sampled
+        return _probe_result(position, sampled)
+
+    def _probe_rows(self, rows: int, token: int, position: int) -> list[DecodeRow]:
+        """Rows that are the same, on every chip that has pages of its own."""
+        return [
+            DecodeRow(token=token, slot=index % self._chips, position=position, generated=0)
+            for index in range(rows)
+        ]
 
     def _probe_constrained(
         self, token: int, results: Mapping[tuple[int, int], Sequence[ProbeResult]]
     ) -> bool:
         """Whether rows that may choose any token choose as `decode` does, in every batch size."""
         reference = results[self._decode_shapes[-1]][0]
-        self._settings.clear(0)
-        row = DecodeRow(token=token, slot=0, position=reference.position, generated=0)
-        self.open_slot(0, _PROBE, seed=1, prompt=(0,), stops=frozenset(), is_constrained=True)
+        for slot in range(self._chips):
+            self._settings.clear(slot)
+            self.open_slot(
+                slot, _PROBE, seed=1, prompt=(0,), stops=frozenset(), is_constrained=True
+            )
         is_same = True
         for rows in self._programs.constrain:
             shape = (rows, self.buckets.decode_keys[0])
-            decoded = self._launch(shape, [row] * rows)
+            decoded = self._launch(shape, self._probe_rows(rows, token, reference.position))
             words = -(-self.model.vocab_size // 32)
             again = self.constrain(
                 decoded, np.full((rows, words), -1, np.int32), np.ones(rows, np.bool_)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 
-from serving.pages import PagePool
+from serving.page_pools import PagePools
 from serving.scheduled import ScheduledRequest
 from serving.step_plan import Departure, PagePlacement
 
@@ -13,12 +13,13 @@ from serving.step_plan import Departure, PagePlacement
 class RunningRequests:
     """Slots and pages change hands here; entries of page tables are noted for the next plan."""
 
-    def __init__(self, max_slots: int, pool: PagePool) -> None:
+    def __init__(self, max_slots: int, pools: PagePools) -> None:
         """All slots and pages free."""
-        self.pool = pool
+        self.pools = pools
         self._max_slots = max_slots
         self._requests: dict[str, ScheduledRequest] = {}
-        self._free_slots = list(range(max_slots))  # a heap: low slots first
+        # A heap for each chip: low slots first.
+        self._free_slots = [list(range(chip, max_slots, len(pools))) for chip in range(len(pools))]
         self._placements: list[PagePlacement] = []
 
     def __len__(self) -> int:
@@ -36,20 +37,31 @@ class RunningRequests:
     @property
     def free_slots(self) -> int:
         """Slots that nobody holds."""
-        return len(self._free_slots)
+        return sum(len(slots) for slots in self._free_slots)
+
+    @property
+    def open_chips(self) -> list[int]:
+        """Chips that have a free slot."""
+        return [chip for chip, slots in enumerate(self._free_slots) if slots]
+
+    def on_chip(self, chip: int) -> int:
+        """How many hold a slot of a chip."""
+        return sum(1 for request in self if self.pools.chip_of(request.slot) == chip)
 
     def in_order(self) -> list[ScheduledRequest]:
         """Those that hold a slot; the first goes before the others."""
         return sorted(self, key=lambda request: request.order)
 
-    def enter(self, request: ScheduledRequest, cached: list[int], wanted: int) -> None:
-        """Give a request a slot, the pages that were found for it, and `wanted` more.
+    def enter(
+        self, request: ScheduledRequest, cached: list[int], wanted: int, chip: int = 0
+    ) -> None:
+        """Give a request a slot of a chip, the pages that were found for it, and `wanted` more.
 
         `cached` are held already; slot and pages must be there.
         """
-        request.slot = heapq.heappop(self._free_slots)
+        request.slot = heapq.heappop(self._free_slots[chip])
         request.prefill_end = len(request.tokens) - 1
-        request.computed = len(cached) * self.pool.page_size
+        request.computed = len(cached) * self.pools.page_size
         request.registered = len(cached)
         self._requests[request.request_id] = request
         self._place(request, cached)
@@ -57,18 +69,19 @@ class RunningRequests:
 
     def grow(self, request: ScheduledRequest, pages: int) -> None:
         """Give a request more pages; they must be available."""
-        self._place(request, self.pool.allocate(pages))
+        self._place(request, self.pools.of(request).allocate(pages))
 
     def leave(self, request: ScheduledRequest, *, may_share: bool) -> Departure:
         """Take slot and pages from a request; what it `may_share` stays findable."""
         departure = Departure(request_id=request.request_id, slot=request.slot)
+        pool = self.pools.of(request)
         if may_share:
-            request.register(self.pool, request.computed)
-        self.pool.release(request.pages)
+            request.register(pool, request.computed)
+        pool.release(request.pages)
         request.pages = []
         request.computed = request.registered = request.prefill_end = 0
         del self._requests[request.request_id]
-        heapq.heappush(self._free_slots, request.slot)
+        heapq.heappush(self._free_slots[self.pools.chip_of(request.slot)], request.slot)
         request.slot = -1
         return departure
 
@@ -80,9 +93,10 @@ class RunningRequests:
     def faults(self) -> list[str]:
         """Which of its books do not balance."""
         used = [request.slot for request in self]
-        held = [len(request.pages) * self.pool.page_size for request in self]
+        free = [slot for slots in self._free_slots for slot in slots]
+        held = [len(request.pages) * self.pools.page_size for request in self]
         checks = (
-            ("slots", sorted(used + self._free_slots) == list(range(self._max_slots))),
+            ("slots", sorted(used + free) == list(range(self._max_slots))),
             (
                 "computed tokens and pages",
                 all(each.computed <= tokens for each, tokens in zip(self, held, strict=True)),

@@ -131,8 +131,12 @@ def memory_row(
 class SettingsTable:
     """The host's copy of every slot's settings, sent to the device when it has changed."""
 
-    def __init__(self, slots: int) -> None:
-        """All slots neutral: greedy, nothing asked for."""
+    def __init__(self, slots: int, whole: jax.sharding.Sharding | None = None) -> None:
+        """All slots neutral: greedy, nothing asked for.
+
+        `whole` names the devices that get the table, all of it each; None is the default device.
+        """
+        self._whole = whole
         self._columns: dict[str, NDArray[np.generic]] = {
             "temperature": np.zeros(slots, np.float32),
             "top_k": np.zeros(slots, np.int32),
@@ -173,6 +177,9 @@ class SettingsTable:
         if self._sent is None:
             # Copies: on a CPU, device_put may keep using the host's own buffer.
             self._sent = SamplingSettings(
-                **{name: jax.device_put(column.copy()) for name, column in self._columns.items()}
+                **{
+                    name: jax.device_put(column.copy(), self._whole)
+                    for name, column in self._columns.items()
+                }
             )
         return self._sent

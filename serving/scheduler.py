@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from serving.errors import InvariantError, OverloadedError
 from serving.limits import SchedulerLimits
+from serving.page_pools import PagePools
 from serving.pages import PagePool
 from serving.running import RunningRequests
 from serving.scheduled import ScheduledRequest
@@ -31,13 +32,12 @@ class Scheduler:
     def __init__(
         self,
         limits: SchedulerLimits,
-        pool: PagePool,
-        *,
+        *pools: PagePool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start empty, with all of the pool's pages."""
+        """Start empty, with all pages of the pools: one, or one for each chip that has its own."""
         self.limits = limits
-        self.pool = pool
+        self.pool = PagePools(pools)
         self.throughput = Throughput()
         self.prompt_tokens_total = 0
         self.cached_tokens_total = 0
@@ -46,7 +46,7 @@ class Scheduler:
         self._arrivals = 0
         self._requests: dict[str, ScheduledRequest] = {}
         self._waiting = WaitingQueue()
-        self._running = RunningRequests(limits.max_slots, pool)
+        self._running = RunningRequests(limits.max_slots, self.pool)
 
     @property
     def num_waiting(self) -> int:
@@ -195,7 +195,7 @@ class Scheduler:
                 f"scheduler: {', '.join(faults)} do not balance: running {running}, "
                 f"waiting {waiting}, queued_tokens {self.queued_tokens}"
             )
-        self.pool.check(request.pages for request in self._requests.values())
+        self.pool.check(self._running)
 
     def _check_room(self, total_tokens: int) -> None:
         limits = self.limits
@@ -219,35 +219,41 @@ class Scheduler:
         preempted: list[Departure] = []
         while in_order:
             request = in_order.pop(0)
-            if not request.can_decode:
-                continue
-            while request.computed == len(request.pages) * self.pool.page_size:
-                if self.pool.available:
-                    self._running.grow(request, 1)
-                    continue
-                victim = in_order.pop() if in_order else request
-                preempted.append(self._preempt(victim))
-                if victim is request:
-                    return decodes, preempted
-            decodes.append(self._decode(request))
+            if request.can_decode and self._has_page(request, in_order, preempted):
+                decodes.append(self._decode(request))
         return decodes, preempted
+
+    def _has_page(
+        self, request: ScheduledRequest, later: list[ScheduledRequest], preempted: list[Departure]
+    ) -> bool:
+        """Whether a request's next token has a page; at the cost of the last in order, or its own.
+
+        Only who is on the same chip can make room.
+        """
+        pool, chip = self.pool.of(request), self.pool.chip_of(request.slot)
+        while request.computed == len(request.pages) * pool.page_size:
+            if pool.available:
+                self._running.grow(request, 1)
+                continue
+            beside = [one for one in later if self.pool.chip_of(one.slot) == chip]
+            victim = beside[-1] if beside else request
+            preempted.append(self._preempt(victim))
+            if victim is request:
+                return False
+            later.remove(victim)
+        return True
 
     def _admit(self) -> list[Admission]:
         """Requests from the head of the queue, as long as slots and pages last."""
         admitted: list[Admission] = []
-        page_size = self.pool.page_size
         while self._waiting and self._running.free_slots:
             request = self._waiting.first
-            found = request.find_prefix(self.pool, self.limits.share_tokens // page_size)
-            self.pool.hold(found)
-            # The pages of all its tokens: once begun, a prompt is taken in without waiting.
-            wanted = -(-len(request.tokens) // page_size) - len(found)
-            # Others go on for a while before they need a page of what is left.
-            if wanted + self.num_running > self.pool.available:
-                self.pool.release(found)
+            place = self._find_place(request)
+            if place is None:
                 break
+            chip, found, wanted = place
             self._waiting.remove(request)
-            self._running.enter(request, found, wanted)
+            self._running.enter(request, found, wanted, chip)
             self.prompt_tokens_total += request.prefill_end
             self.cached_tokens_total += request.computed
             admitted.append(
@@ -258,6 +264,29 @@ class Scheduler:
                 )
             )
         return admitted
+
+    def _find_place(self, request: ScheduledRequest) -> tuple[int, list[int], int] | None:
+        """The chip that has most of a request, then most room: the pages found, now held, and how
+        many more it wants; None if no chip with a free slot has so many.
+        """
+        page_size = self.pool.page_size
+        pools = list(self.pool)
+        by_chip = {
+            chip: request.find_prefix(pools[chip], self.limits.share_tokens // page_size)
+            for chip in self._running.open_chips
+        }
+        for chip in sorted(
+            by_chip, key=lambda one: (-len(by_chip[one]), -pools[one].available, one)
+        ):
+            pool, found = pools[chip], by_chip[chip]
+            pool.hold(found)
+            # The pages of all its tokens: once begun, a prompt is taken in without waiting.
+            wanted = -(-len(request.tokens) // page_size) - len(found)
+            # Others go on for a while before they need a page of what is left.
+            if wanted + self._running.on_chip(chip) <= pool.available:
+                return chip, found, wanted
+            pool.release(found)
+        return None
 
     def _plan_chunks(self, decodes: list[DecodeToken]) -> list[PromptChunk]:
         """Prompt chunks in order, as far as the budget goes; adds decodes for completed prompts."""
@@ -289,7 +318,7 @@ class Scheduler:
         request.computed += length
         # Of a cache that is not chunk-invariant, whole chunks alone are shared.
         share = self.limits.share_tokens
-        request.register(self.pool, request.prefill_end // share * share)
+        request.register(self.pool.of(request), request.prefill_end // share * share)
         return chunk
 
     def _decode(self, request: ScheduledRequest) -> DecodeToken:
@@ -307,7 +336,8 @@ class Scheduler:
         # The last token that is sampled is never fed.
         count = min(wanted, budget, request.total_tokens - 1 - request.computed)
         # Guesses take no page that somebody will need for certain.
-        spare = max(0, self.pool.available - self.num_running)
+        chip = self.pool.chip_of(request.slot)
+        spare = max(0, self.pool.of(request).available - self._running.on_chip(chip))
         room = (len(request.pages) + spare) * self.pool.page_size - request.computed
         count = max(0, min(count, room))
         request.computed += count

@@ -14,12 +14,13 @@ from jax.sharding import Mesh
 from model.checkpoint import cohere, falcon
 from model.checkpoint.config_keys import ConfigKeys
 from model.checkpoint.host_array import HostArray
-from model.checkpoint.layout import Layout
+from model.checkpoint.layout import Layout as StoredLayout
 from model.checkpoint.placement import place_parameters
 from model.checkpoint.safetensors_file import have_same_bytes
 from model.checkpoint.store import TensorStore
 from model.config import PaLMConfig
 from model.errors import CheckpointError, ConfigError
+from model.layout_rules import Layout
 from model.parameters import Params
 
 CONFIG_FILE = "config.json"
@@ -49,7 +50,7 @@ class Family:
     read_config: Callable[[ConfigKeys, str], PaLMConfig]
     write_config: Callable[[PaLMConfig], dict[str, Any]]
     obstacles: Callable[[PaLMConfig], list[str]]
-    layout: Callable[[PaLMConfig], Layout]
+    layout: Callable[[PaLMConfig], StoredLayout]
     embedding: str
 
 
@@ -91,7 +92,12 @@ def read_document(path: Path, document: Mapping[str, Any]) -> tuple[Family, PaLM
 
 
 def load_huggingface(
-    directory: Path, document: Mapping[str, Any], *, dtype: np.dtype[Any] | None, mesh: Mesh | None
+    directory: Path,
+    document: Mapping[str, Any],
+    *,
+    dtype: np.dtype[Any] | None,
+    mesh: Mesh | None,
+    layout: Layout | None,
 ) -> tuple[PaLMConfig, Params]:
     """Load a folder that transformers wrote.
 
@@ -100,26 +106,28 @@ def load_huggingface(
         document: Its `config.json`.
         dtype: What to load the weights as; None is the stored type, float32 where types differ.
         mesh: Where to shard them; None is the default device.
+        layout: How to split them; see `model.checkpoint.placement`.
 
     Raises:
         CheckpointError: The model is of another family, or uses what our forward pass lacks, or
             its files are damaged; the message names the key or tensor.
     """
     family, config = read_document(directory / CONFIG_FILE, document)
-    store, layout = TensorStore(directory), family.layout(config)
+    store, stored = TensorStore(directory), family.layout(config)
     _drop_derived(store)
     if config.tied_embeddings:
         _drop_tied_head(store, family.embedding)
     store.check(
-        {name: tensor.shape for name, tensor in layout.items()},
-        dict.fromkeys(layout, _FLOAT_DTYPES),
+        {name: tensor.shape for name, tensor in stored.items()},
+        dict.fromkeys(stored, _FLOAT_DTYPES),
     )
     if dtype is None:
         dtype = _common_dtype(store)
-    return config, place_parameters(config, _arrays(store, layout), dtype=dtype, mesh=mesh)
+    arrays = _arrays(store, stored)
+    return config, place_parameters(config, arrays, dtype=dtype, mesh=mesh, layout=layout)
 
 
-def _arrays(store: TensorStore, layout: Layout) -> Iterator[tuple[str, HostArray]]:
+def _arrays(store: TensorStore, layout: StoredLayout) -> Iterator[tuple[str, HostArray]]:
     # In the order of the files, so that a disk is read from front to back.
     for name in sorted(layout, key=lambda n: (store.entries[n].path, store.entries[n].start)):
         tensor = layout[name]

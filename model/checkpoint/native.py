@@ -36,6 +36,7 @@ from model.checkpoint.staging import staged_directory, write_durably
 from model.checkpoint.store import INDEX_FILE, WEIGHTS_FILE, TensorStore
 from model.config import PaLMConfig
 from model.errors import CheckpointError, ConfigError
+from model.layout_rules import Layout
 from model.parameters import Params, declare_parameters, flatten
 from model.tokenizer import Tokenizer
 
@@ -108,7 +109,12 @@ def save_pretrained(
 
 
 def load_native(
-    directory: Path, document: Mapping[str, Any], *, dtype: np.dtype[Any] | None, mesh: Mesh | None
+    directory: Path,
+    document: Mapping[str, Any],
+    *,
+    dtype: np.dtype[Any] | None,
+    mesh: Mesh | None,
+    layout: Layout | None,
 ) -> tuple[PaLMConfig, Params]:
     """Load what `save_pretrained` wrote.
 
@@ -117,6 +123,7 @@ def load_native(
         document: Its `config.json`.
         dtype: What to load the weights as; None is the stored type, and float32 for int8.
         mesh: Where to shard them; None is the default device.
+        layout: How to split them; see `model.checkpoint.placement`.
 
     Raises:
         CheckpointError: The folder is damaged or of another version.
@@ -130,7 +137,8 @@ def load_native(
     )
     if dtype is None:
         dtype = _FLOAT32 if weight_format == "int8" else _KERNEL_DTYPES[weight_format]
-    return config, place_parameters(config, _arrays(config, store), dtype=dtype, mesh=mesh)
+    arrays = _arrays(config, store)
+    return config, place_parameters(config, arrays, dtype=dtype, mesh=mesh, layout=layout)
 
 
 def read_document(path: Path, document: Mapping[str, Any]) -> tuple[PaLMConfig, WeightFormat]:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from model.activations import under_layout
 from model.checkpoint import huggingface, native
 from model.checkpoint.huggingface import load_huggingface
 from model.checkpoint.json_file import read_object
@@ -18,6 +19,7 @@ from model.config import PaLMConfig
 from model.errors import CheckpointError
 from model.palm import forward
 from model.parameters import Params
+from model.partition import Placement
 from model.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -36,12 +38,14 @@ class Pretrained:
         config: Its shape.
         params: Its parameters, on their devices.
         tokenizer: Its tokenizer, if its folder has one.
+        placement: How the parameters are padded and split, where a layout says so.
     """
 
     name: str
     config: PaLMConfig
     params: Params
     tokenizer: Tokenizer | None
+    placement: Placement | None = None
 
     def logits(self, token_ids: ArrayLike) -> jax.Array:
         """Logits of whole sequences, without a cache; every new shape is compiled once.
@@ -67,12 +71,25 @@ class Pretrained:
             )
         # Accelerators round float32 products to fewer bits unless told not to.
         with jax.default_matmul_precision("highest"):
-            logits: jax.Array = _forward(self.config, self.params, tokens.astype(np.int32))
-        return logits
+            return self._forward(tokens.astype(np.int32))
+
+    def _forward(self, tokens: np.ndarray[Any, np.dtype[np.int32]]) -> jax.Array:
+        logits: jax.Array
+        if self.placement is None:
+            logits = _forward(self.config, self.params, tokens)
+            return logits
+        padded = self.placement.pad(self.config)
+        with under_layout(self.placement.layout, self.placement.mesh):
+            logits = _forward(padded, self.params, tokens)
+        return logits[..., : self.config.vocab_size]
 
 
 def load_pretrained(
-    path: str | Path, *, dtype: DTypeLike | None = None, mesh: Mesh | None = None
+    path: str | Path,
+    *,
+    dtype: DTypeLike | None = None,
+    mesh: Mesh | None = None,
+    placement: Placement | None = None,
 ) -> Pretrained:
     """Load a model: our own format, or a Hugging Face folder of family `cohere` or `falcon`.
 
@@ -81,7 +98,9 @@ def load_pretrained(
     Args:
         path: The folder.
         dtype: Floating type to load the weights as; None is the stored one (int8: float32).
-        mesh: Devices to shard them over by `model.partition`; None is the default device.
+        mesh: Devices of axes (data, model) to shard them over by `model.partition`; None is the
+            default device.
+        placement: How to pad and split them instead, for a layout of `model.layout_rules`.
 
     Raises:
         CheckpointError: The folder is not a checkpoint, is damaged, or needs what our forward pass
@@ -90,12 +109,16 @@ def load_pretrained(
     """
     directory, document = _open(path)
     load = load_native if document.get("format") == FORMAT else load_huggingface
-    config, params = load(directory, document, dtype=_floating(dtype), mesh=mesh)
+    layout = None
+    if placement is not None:
+        mesh, layout = placement.mesh, placement.layout
+    config, params = load(directory, document, dtype=_floating(dtype), mesh=mesh, layout=layout)
     return Pretrained(
         name=config.name,
         config=config,
         params=params,
         tokenizer=_load_tokenizer(directory, config),
+        placement=placement,
     )
 
 

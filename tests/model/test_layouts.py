@@ -13,7 +13,7 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh
 
-from model.activations import on_own_pages, place, under_layout
+from model.activations import place, under_layout
 from model.config import PaLMConfig
 from model.errors import ConfigError
 from model.kv_cache import attend_and_store
@@ -27,6 +27,7 @@ from model.layout_rules import (
     used_weight_rules,
     weight_rules,
 )
+from model.own_pages import on_own_pages
 from model.parameters import declare_parameters
 from model.partition import layout_shardings, make_layout_mesh, partition_spec
 

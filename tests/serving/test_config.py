@@ -36,6 +36,9 @@ PAGE_SIZE = 4
         ("ageing_s", -1.0),
         ("stream_interval_s", float("nan")),
         ("dtype", "float64"),
+        ("mesh", (2, 2)),
+        ("mesh", (0, 1, 1)),
+        ("layout", "gather-x/heads"),
     ],
 )
 def test_a_bad_setting_is_named(field: str, value: Any) -> None:
@@ -50,6 +53,18 @@ def test_context_is_bounded_by_the_model_and_the_queue() -> None:
         EngineConfig(max_model_len=4096).context_tokens(2048)
     with pytest.raises(ConfigError, match="max_queued_tokens=100 must be at least"):
         EngineConfig(max_queued_tokens=100).context_tokens(2048)
+
+
+def test_chips_with_pages_of_their_own_share_them_out() -> None:
+    assert EngineConfig(max_slots=9).num_pages(2048, 8) == 1 + 2 * 128
+    assert EngineConfig(kv_pages=2050).num_pages(2048, 8) == 1 + 256
+    with pytest.raises(ConfigError, match=r"kv_pages=1000 must be at least 8 x 128 \(devices"):
+        EngineConfig(kv_pages=1000).num_pages(2048, 8)
+
+
+def test_batches_are_multiples_of_the_chips_that_have_rows() -> None:
+    assert Buckets.of(EngineConfig(max_slots=9), 2048, 8).batches == (8, 16)
+    assert Buckets.of(EngineConfig(max_slots=40), 2048, 8).batches == (8, 16, 32, 40)
 
 
 def test_pages_hold_every_slot_or_at_least_one_context() -> None:

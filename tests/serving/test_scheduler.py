@@ -257,6 +257,40 @@ def test_check_finds_a_lost_slot_and_a_lost_page() -> None:
         books.check()
 
 
+def on_two_chips(**changes: int) -> Scheduler:
+    limits = dataclasses.replace(LIMITS, token_budget=40, max_queued_requests=9, **changes)
+    return Scheduler(limits, *(PagePool(9, PAGE_SIZE) for _ in range(2)), clock=Clock())
+
+
+def test_requests_go_where_there_is_most_room_or_most_of_them() -> None:
+    books = on_two_chips(max_slots=4)
+    for name in "ab":
+        books.add(name, prompt=prompt(9, 100 if name == "a" else 200), max_tokens=4)
+    assert [each.slot % 2 for each in books.plan().admitted] == [0, 1]
+    # It begins as "b" does.
+    books.add("c", prompt=(*prompt(8, 200), 7), max_tokens=4)
+    (found,) = books.plan().admitted
+    assert (found.slot % 2, found.cached_tokens) == (1, 8)
+    books.check()
+
+
+def test_nobody_gives_pages_up_for_a_request_on_another_chip() -> None:
+    books = on_two_chips(max_slots=3)
+    for index, name in enumerate("abc"):  # the first and the last on one chip
+        books.add(name, prompt=prompt(9, 100 * index), max_tokens=16)
+    slots = {each.request_id: each.slot for each in books.plan().admitted}
+    assert slots == {"a": 0, "b": 1, "c": 2}
+    departed: list[str] = []
+    while not departed:
+        plan = books.plan()
+        departed = [each.request_id for each in plan.departed]
+        for request_id in positions(plan):
+            books.add_token(request_id, 1)
+    assert departed == ["c"]
+    assert "b" in positions(plan)
+    books.check()
+
+
 def test_throughput() -> None:
     rate = Throughput()
     assert rate.seconds_for(10**9) == 1
@@ -274,9 +308,12 @@ class SchedulerMachine(RuleBasedStateMachine):
     live = Bundle("live")
 
     @initialize(
-        slots=st.integers(1, 4), pages=st.integers(7, 16), mixed=st.sampled_from([4, 8]),
-    )  # fmt: skip
-    def start(self, slots: int, pages: int, mixed: int) -> None:
+        slots=st.integers(1, 4),
+        pages=st.integers(7, 16),
+        mixed=st.sampled_from([4, 8]),
+        chips=st.integers(1, 3),
+    )
+    def start(self, slots: int, pages: int, mixed: int, chips: int) -> None:
         self.limits = dataclasses.replace(
             LIMITS,
             max_slots=slots,
@@ -285,14 +322,17 @@ class SchedulerMachine(RuleBasedStateMachine):
             max_queued_requests=4,
             max_queued_tokens=90,
         )
-        self.books = Scheduler(self.limits, PagePool(pages + 1, PAGE_SIZE))
+        pools = (PagePool(pages + 1, PAGE_SIZE) for _ in range(chips))
+        self.books = Scheduler(self.limits, *pools)
+        self.chips = chips
         self.numbers = itertools.count()
         self.asked: dict[str, tuple[tuple[int, ...], int]] = {}
         self.tokens: dict[str, list[int]] = {}  # prompt and what is known to be generated
         # Sampled by the step before and not known yet, and how much of a draft did not hold.
         self.in_flight: dict[str, tuple[list[int], int]] = {}
-        self.table: dict[tuple[int, int], int] = {}  # (slot, index) to page
-        self.cache: dict[tuple[int, int], tuple[int, ...]] = {}  # (page, offset): all tokens so far
+        self.table: dict[tuple[int, int], tuple[int, int]] = {}  # (slot, index): (chip, page)
+        # (chip, page) and offset: all tokens so far
+        self.cache: dict[tuple[tuple[int, int], int], tuple[int, ...]] = {}
         self.slot_of: dict[str, int] = {}
         self.done: dict[str, int] = {}
         self.complete: set[str] = set()  # every step of theirs is planned
@@ -358,7 +398,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.slot_of[admission.request_id] = admission.slot
             self.done[admission.request_id] = admission.cached_tokens
         for placement in plan.placements:
-            self.table[placement.slot, placement.index] = placement.page
+            chip = placement.slot % self.chips
+            self.table[placement.slot, placement.index] = (chip, placement.page)
         for admission in plan.admitted:
             known = self.tokens[admission.request_id]
             for position in range(admission.cached_tokens):
