@@ -7,6 +7,7 @@ TalipotError                                 (model.errors)
 ├── MissingExtraError      missing_extra         a command needs an optional dependency
 ├── DeadlineError          deadline_exceeded     a request's deadline passed before its end
 ├── BatchError             batch_failed          a batch cannot go on
+├── AuditError             audit_failed          an audit cannot begin or go on
 ├── AuthenticationError    invalid_api_key       no API key, or one that is not known
 ├── BodyTooLargeError      body_too_large        a request body passes the limit
 ├── MediaTypeError         unsupported_media_type  a body is not JSON by its own word
@@ -74,6 +75,12 @@ class BatchError(TalipotError):
     """`talipot batch` cannot begin or go on; the message says what to do."""
 
     code = "batch_failed"
+
+
+class AuditError(TalipotError):
+    """`talipot audit` cannot begin or go on; the message says what to do."""
+
+    code = "audit_failed"
 
 
 class AuthenticationError(TalipotError):
