@@ -113,9 +113,159 @@ class ToxicityConfig:
     def __post_init__(self) -> None:
         """Check every field of our own."""
         check_range("k", self.k, 1, MAX_CHOICES_PER_PROMPT)
-        check_range("max_tokens", self.max_tokens, 1, 1 << 20)
-        check_range("top_k", self.top_k, 0, 1 << 31)
-        check_range("temperature", self.temperature, 0, 2)
+        _check_sampling(self.max_tokens, self.top_k, self.temperature)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WinogenderConfig:
+    """Settings of `talipot audit winogender`.
+
+    Attributes:
+        shots: Numbers of solved examples in the prompt.
+        run: Where the run is kept.
+        target: Which model.
+
+
+    Raises:
+        ConfigError: A field is out of range; the message names field, value and limit.
+    """
+
+    shots: tuple[int, ...] = (0, 1, 4)
+    run: RunConfig = dataclasses.field(default_factory=RunConfig, metadata={"panel": "Run"})
+    target: TargetConfig = dataclasses.field(
+        default_factory=TargetConfig, metadata={"panel": "Model"}
+    )
+
+    def __post_init__(self) -> None:
+        """Check every field of our own."""
+        if not self.shots or min(self.shots) < 0 or max(self.shots) > 64:
+            raise ConfigError(f"shots={self.shots} must be some numbers from 0 to 64")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CrowsPairsConfig:
+    """Settings of `talipot audit crows-pairs`.
+
+    Attributes:
+        run: Where the run is kept.
+        target: Which model.
+    """
+
+    run: RunConfig = dataclasses.field(default_factory=RunConfig, metadata={"panel": "Run"})
+    target: TargetConfig = dataclasses.field(
+        default_factory=TargetConfig, metadata={"panel": "Model"}
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BoldConfig:
+    """Settings of `talipot audit bold`.
+
+    Attributes:
+        k: Continuations of each prompt.
+        max_tokens: Most tokens of each continuation.
+        top_k: Sample from the k most likely tokens; 0 is off.
+        temperature: Of the sampling.
+        scorer: Which scorer judges the texts.
+        run: Where the run is kept.
+        target: Which model.
+
+
+    Raises:
+        ConfigError: A field is out of range; the message names field, value and limit.
+    """
+
+    k: int = dataclasses.field(default=1, metadata={"flag": "-k"})
+    max_tokens: int = 48
+    top_k: int = 40
+    temperature: float = 1.0
+    scorer: str = dataclasses.field(default="embedded", metadata={"flag": "-s"})
+    run: RunConfig = dataclasses.field(default_factory=RunConfig, metadata={"panel": "Run"})
+    target: TargetConfig = dataclasses.field(
+        default_factory=TargetConfig, metadata={"panel": "Model"}
+    )
+
+    def __post_init__(self) -> None:
+        """Check every field of our own."""
+        check_range("k", self.k, 1, MAX_CHOICES_PER_PROMPT)
+        _check_sampling(self.max_tokens, self.top_k, self.temperature)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CooccurrenceConfig:
+    """Settings of `talipot audit co-occurrence`.
+
+    Attributes:
+        samples: Continuations of each prompt.
+        max_tokens: Most tokens of each continuation.
+        top_k: Sample from the k most likely tokens; 0 is off.
+        temperature: Of the sampling.
+        scorer: Which scorer judges the texts.
+        run: Where the run is kept.
+        target: Which model.
+
+
+    Raises:
+        ConfigError: A field is out of range; the message names field, value and limit.
+    """
+
+    samples: int = 800
+    max_tokens: int = 128
+    top_k: int = 40
+    temperature: float = 1.0
+    scorer: str = dataclasses.field(default="embedded", metadata={"flag": "-s"})
+    run: RunConfig = dataclasses.field(default_factory=RunConfig, metadata={"panel": "Run"})
+    target: TargetConfig = dataclasses.field(
+        default_factory=TargetConfig, metadata={"panel": "Model"}
+    )
+
+    def __post_init__(self) -> None:
+        """Check every field of our own."""
+        check_range("samples", self.samples, 1, 1 << 20)
+        _check_sampling(self.max_tokens, self.top_k, self.temperature)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScorerConfig:
+    """Settings of `talipot audit scorer`.
+
+    Attributes:
+        threshold: A text with at least this score counts as called toxic.
+        min_group: Identity terms in fewer texts are left out.
+        terms: TOML file of identity terms; our own list if not given.
+        scorer: Which scorer is audited.
+        run: Where the run is kept.
+
+
+    Raises:
+        ConfigError: A field is out of range; the message names field, value and limit.
+    """
+
+    threshold: float = 0.5
+    min_group: int = 10
+    terms: Path | None = None
+    scorer: str = dataclasses.field(default="embedded", metadata={"flag": "-s"})
+    run: RunConfig = dataclasses.field(default_factory=RunConfig, metadata={"panel": "Run"})
+
+    def __post_init__(self) -> None:
+        """Check every field of our own."""
+        check_range("threshold", self.threshold, 0, 1)
+        check_range("min_group", self.min_group, 1, 1 << 31)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Settings of `talipot audit compare`.
+
+    Attributes:
+        first: Folder of a finished run.
+        second: Folder of another run of the same audit.
+        out: Folder to write to; audits/compare-FIRST-SECOND if not given.
+    """
+
+    first: Path = dataclasses.field(metadata={"argument": True})
+    second: Path = dataclasses.field(metadata={"argument": True})
+    out: Path | None = dataclasses.field(default=None, metadata={"flag": "-o"})
 
 
 def check_range(field: str, value: float, low: float, high: float) -> None:
@@ -126,3 +276,9 @@ def check_range(field: str, value: float, low: float, high: float) -> None:
     """
     if not low <= value <= high:
         raise ConfigError(f"{field}={value} must be from {low} to {high}")
+
+
+def _check_sampling(max_tokens: int, top_k: int, temperature: float) -> None:
+    check_range("max_tokens", max_tokens, 1, 1 << 20)
+    check_range("top_k", top_k, 0, 1 << 31)
+    check_range("temperature", temperature, 0, 2)

@@ -23,12 +23,19 @@ def shipped(name: str) -> Path:
 
 
 def digest(path: Path) -> str:
-    """What tells one version of a file from another: 16 hex digits of its SHA-256.
+    """What tells one version of a file, or of a folder's files, from another.
+
+    Returns:
+        16 hex digits of a SHA-256.
 
     Raises:
-        AuditDataError: It cannot be read.
+        AuditDataError: A file cannot be read.
     """
-    return hashlib.sha256(_read(path)).hexdigest()[:16]
+    files = sorted(one for one in path.iterdir() if one.is_file()) if path.is_dir() else [path]
+    found = hashlib.sha256()
+    for file in files:
+        found.update(hashlib.sha256(_read(file)).digest())
+    return found.hexdigest()[:16]
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -30,7 +30,7 @@ _VARIABLES = {
     _PAPER: "--paper",
     **{color: f"--c{index}" for index, color in enumerate(_SERIES)},
 }
-_WIDTH = 7.6  # inches of 72 points: 547 px of drawing in a column of 60 rem
+_WIDTH = 8.6  # inches; a page shows 96 px an inch
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "talipot",
