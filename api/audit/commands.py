@@ -129,8 +129,12 @@ def _run(audit: Audit, run: RunConfig, target: TargetConfig, scorer: Scorer | No
 
 def _scorer(name: str) -> Scorer:
     from safety.scorers import load_scorer
+    from safety.scorers.errors import ScorerError
 
-    return load_scorer(name)
+    try:
+        return load_scorer(name)
+    except ScorerError as error:
+        raise AuditError(str(error)) from None
 
 
 def _data(

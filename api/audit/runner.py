@@ -14,6 +14,7 @@ from api.batch.progress import BatchProgress
 from api.errors import AuditError
 from safety.audits.units import Audit, Generate, Loglikelihood, Record, Unit
 from safety.scorers.base import Scorer
+from safety.scorers.errors import ScorerError
 from safety.text_generator import GenerationRefusedError, TextGenerator
 
 _MAX_TEXTS = 4096  # of one call to the scorer
@@ -148,7 +149,10 @@ class Runner:
         rows = np.zeros((len(texts), len(self.scorer.labels)), np.float64)
         worded = [index for index, text in enumerate(texts) if text.strip()]
         if worded:
-            rows[worded] = self.scorer.score([texts[index] for index in worded])
+            try:
+                rows[worded] = self.scorer.score([texts[index] for index in worded])
+            except ScorerError as error:
+                raise AuditError(f"the scorer failed: {error}") from error
         return [tuple(row) for row in np.round(rows, _SCORE_DIGITS).tolist()]
 
     def _check_refusals(self) -> None:

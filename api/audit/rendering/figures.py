@@ -30,6 +30,7 @@ _VARIABLES = {
     _PAPER: "--paper",
     **{color: f"--c{index}" for index, color in enumerate(_SERIES)},
 }
+_MOST_MARKERS = 24  # beyond, a line is told by its colour alone
 _WIDTH = 8.6  # inches; a page shows 96 px an inch
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -106,6 +107,8 @@ def _lines(figure: report.LineFigure) -> Canvas:
     for series in figure.series:
         color = _SOFT if series.is_reference else _SERIES[index % len(_SERIES)]
         marker = "x" if series.is_reference else _MARKERS[index % len(_MARKERS)]
+        if len(series.x) > _MOST_MARKERS:
+            marker = ""
         index += not series.is_reference
         values = [one.value for one in series.y]
         axes.plot(

@@ -17,7 +17,7 @@ def value_text(value: float, unit: str) -> str:
     if unit == "percent":
         return f"{100 * value:.1f} %"
     if unit == "points":
-        return f"{100 * value:+.1f}"
+        return f"{100 * value:+.1f}".replace("-", _MINUS)
     if unit == "p":
         return "< 0.001" if value < 0.001 else f"{value:.3f}"
     if unit == "text":
@@ -32,7 +32,7 @@ def interval_text(estimate: Estimate, unit: str) -> str:
     if unit == "percent":
         return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}"
     if unit == "points":
-        return f"{100 * estimate.low:+.1f} to {100 * estimate.high:+.1f}"
+        return f"{100 * estimate.low:+.1f} to {100 * estimate.high:+.1f}".replace("-", _MINUS)
     return f"{estimate.low:.3f} to {estimate.high:.3f}".replace("-", _MINUS)
 
 
