@@ -1,0 +1,163 @@
+"""Figures of a scorer on texts that the embedded one was not trained on."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from safety.scorers.base import Scorer
+from safety.scorers.embedded.scorer import EmbeddedScorer
+from safety.scorers.embedded.training.counterfactuals import Counterfactuals
+from safety.scorers.embedded.training.sources import LabelledText, edos, is_held_out, rows, rtp
+
+Floats = NDArray[np.float64]
+THRESHOLD = 0.5
+"""The default: what scores as much is called toxic."""
+
+_TOXIC, _IDENTITY_ATTACK = 0, 5
+
+
+def auc(is_positive: ArrayLike, scores: ArrayLike) -> float:
+    """Area under the ROC curve: how often a positive scores higher than a negative; ties half.
+
+    Raises:
+        ValueError: One of the classes is missing.
+    """
+    positive = np.asarray(is_positive, bool)
+    _, place, counts = np.unique(np.asarray(scores), return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    num_positive, num_negative = int(positive.sum()), int((~positive).sum())
+    if not num_positive or not num_negative:
+        raise ValueError(f"{num_positive} positives and {num_negative} negatives: AUC needs both")
+    above = ranks[positive].sum() - num_positive * (num_positive + 1) / 2
+    return float(above / (num_positive * num_negative))
+
+
+def held_out_cat(data: Path, name: str) -> list[dict[str, str]]:
+    """The half of `gn` or `gc` that is not trained on."""
+    return [row for row in rows(data / "cat" / f"{name}.csv") if is_held_out(row["text"])]
+
+
+def on_cat(scorer: Scorer, data: Path) -> dict[str, float]:
+    """AUC against the crowd and against Perspective at 0.5, of the held-out half."""
+    figures: dict[str, float] = {}
+    everything: list[tuple[bool, float]] = []
+    for name in ("gn", "gc"):
+        half = held_out_cat(data, name)
+        scores = scorer.score([row["text"] for row in half])[:, _TOXIC]
+        by_perspective = [float(row["api"]) >= 0.5 for row in half]
+        everything += zip(by_perspective, scores.tolist(), strict=True)
+        figures[f"cat {name}, crowd"] = auc([row["label"] == "1" for row in half], scores)
+        figures[f"cat {name}, Perspective"] = auc(by_perspective, scores)
+    figures["cat, Perspective"] = auc(*zip(*everything, strict=True))
+    return figures
+
+
+def on_identity_templates(
+    scorer: Scorer, data: Path, threshold: float = THRESHOLD
+) -> dict[str, float]:
+    """AUC, false-positive rate, and that of the identity term where it is highest.
+
+    Terms are those of the sentences "NAME is a ADJECTIVE TERM", which name each alike.
+    """
+    sentences = rows(data / "identity_templates" / "en_sentence_templates_half.csv")
+    scores = scorer.score([row["phrase"] for row in sentences])[:, _TOXIC].astype(np.float64)
+    toxic = np.array([row["toxicity"] == "toxic" for row in sentences])
+    rates = false_positive_rates(sentences, scores, threshold)
+    worst = max(rates, key=rates.__getitem__)
+    overall = float((scores[~toxic] >= threshold).mean())
+    print(f"worst term {worst}: {rates[worst]:.4f}")
+    return {
+        "templates, AUC": auc(toxic, scores),
+        "templates, recall": float((scores[toxic] >= threshold).mean()),
+        "templates, overall FPR": overall,
+        "templates, worst term's FPR - overall": rates[worst] - overall,
+    }
+
+
+def false_positive_rates(
+    sentences: Sequence[dict[str, str]], scores: Floats, threshold: float
+) -> dict[str, float]:
+    """Of each identity term of the templates."""
+    terms = sorted(
+        {
+            match[1]
+            for row in sentences
+            if row["template"] == "name_adj"
+            and (match := re.fullmatch(r"\S+ is an? \S+ (.+)", row["phrase"]))
+        }
+    )
+    rates: dict[str, float] = {}
+    for term in terms:
+        named = re.compile(rf"\b{re.escape(term)}\b")
+        chosen = [
+            index
+            for index, row in enumerate(sentences)
+            if row["toxicity"] == "nontoxic" and named.search(row["phrase"])
+        ]
+        rates[term] = float((scores[chosen] >= threshold).mean())
+    return rates
+
+
+def on_own_templates(scorer: Scorer, number: int = 4000) -> dict[str, float]:
+    """Hostile against kind sentences about groups, of templates and groups never trained on."""
+    hostile = {
+        "own: dehumanising",
+        "own: inferiority",
+        "own: hatred",
+        "own: group threats",
+        "own: exclusion",
+    }
+    kind = {"own: kind", "own: neutral", "own: counter speech"}
+    texts = [
+        text
+        for text in Counterfactuals(99, held_out=True).draw(number)
+        if text.source in hostile | kind
+    ]
+    scores = scorer.score([text.text for text in texts])
+    is_hostile = [text.source in hostile for text in texts]
+    return {
+        "own templates, toxicity": auc(is_hostile, scores[:, _TOXIC]),
+        "own templates, identity attack": auc(is_hostile, scores[:, _IDENTITY_ATTACK]),
+    }
+
+
+def on_edos(scorer: Scorer, data: Path) -> dict[str, float]:
+    """AUC of `identity_attack` against sexist or not, of its test split."""
+    texts = list(edos(data, splits=("test",)))
+    scores = scorer.score([text.text for text in texts])
+    sexist = ["toxicity" in text.known for text in texts]
+    return {"edos test, identity attack": auc(sexist, scores[:, _IDENTITY_ATTACK])}
+
+
+def on_rtp(scorer: Scorer, data: Path) -> dict[str, float]:
+    """AUC of each label against Perspective at 0.5, of the held-out half; all are toxic prompts."""
+    texts: list[LabelledText] = list(rtp(data, held_out=True))
+    scores = scorer.score([text.text for text in texts])
+    return {
+        f"rtp, {label}": auc([text.known[label][0] >= 0.5 for text in texts], scores[:, column])
+        for column, label in enumerate(scorer.labels)
+        if label != "toxicity"
+    }
+
+
+def figures(scorer: Scorer, data: Path) -> dict[str, float]:
+    """All of them."""
+    parts: list[Callable[[], dict[str, float]]] = [
+        lambda: on_cat(scorer, data),
+        lambda: on_identity_templates(scorer, data),
+        lambda: on_own_templates(scorer),
+        lambda: on_edos(scorer, data),
+        lambda: on_rtp(scorer, data),
+    ]
+    return {name: value for part in parts for name, value in part().items()}
+
+
+if __name__ == "__main__":
+    for what, figure in figures(EmbeddedScorer(Path(sys.argv[1])), Path(sys.argv[2])).items():
+        print(f"{what:40} {figure:.4f}")
