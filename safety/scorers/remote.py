@@ -132,7 +132,7 @@ class RemoteScorer:
         headers = {"Content-Type": "application/json", "User-Agent": "talipot"}
         if self._api_key:
             headers["Authorization"] = f"Bearer {self._api_key}"
-        request = urllib.request.Request(self._url, body, headers)  # noqa: S310 (checked below)
+        request = urllib.request.Request(self._url, body, headers)
         wait_s = self._backoff_s
         for left in range(self._max_tries - 1, -1, -1):
             retry_after = 0.0

@@ -11,11 +11,7 @@ import transformers
 from safety.scorers import TOXICITY_LABELS
 
 CLASSES = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
-WORDS = (
-    "a all and are as bad by but day do dog english f for from fuck good hate have he i idiot in "
-    "is it kill kind like love man my no not of on people she so stupid text that the they this to "
-    "trace very was we will with woman word you another"
-).split()
+WORDS = ["a", "all", "and", "are", "as", "bad", "by", "but", "day", "do", "dog", "english", "f", "for", "from", "fuck", "good", "hate", "have", "he", "i", "idiot", "in", "is", "it", "kill", "kind", "like", "love", "man", "my", "no", "not", "of", "on", "people", "she", "so", "stupid", "text", "that", "the", "they", "this", "to", "trace", "very", "was", "we", "will", "with", "woman", "word", "you", "another"]
 
 
 def make_checkpoint(folder: Path, *, state: dict[str, Any] | None = None, **sizes: int) -> Path:
