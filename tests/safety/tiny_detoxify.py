@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,34 @@ import transformers
 from safety.scorers import TOXICITY_LABELS
 
 CLASSES = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
-WORDS = ["a", "all", "and", "are", "as", "bad", "by", "but", "day", "do", "dog", "english", "f", "for", "from", "fuck", "good", "hate", "have", "he", "i", "idiot", "in", "is", "it", "kill", "kind", "like", "love", "man", "my", "no", "not", "of", "on", "people", "she", "so", "stupid", "text", "that", "the", "they", "this", "to", "trace", "very", "was", "we", "will", "with", "woman", "word", "you", "another"]
+_TEXT = """a all and are as bad by but day do dog english for from fuck good hate have he idiot in
+is it kill kind like love man my no not of on people she so stupid text that the they this to
+trace very was we will with woman word you another"""
 
 
-def make_checkpoint(folder: Path, *, state: dict[str, Any] | None = None, **sizes: int) -> Path:
-    """A BERT with random weights whose scores vary, in Detoxify's own format, with its tokenizer."""
+_BAD_WORDS = ("stupid", "fuck", "kill", "idiot", "hate")
+"""Each decides about one label, and all about the first."""
+
+
+def make_checkpoint(
+    folder: Path, *, state: dict[str, Any] | None = None, steps: int = 120, **sizes: int
+) -> Path:
+    """A small BERT, trained for so many steps, in Detoxify's own format, with its tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     pieces = [*"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
-    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces, *WORDS[1:], ".", ",", "!", "?"]
+    vocab = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *pieces,
+        *_TEXT.split(),
+        ".",
+        ",",
+        "!",
+        "?",
+    ]
     vocab = list(dict.fromkeys(vocab))
     (folder / "vocab.txt").write_text("\n".join(vocab), encoding="utf-8")
     tokenizer = transformers.BertTokenizer(
@@ -37,10 +58,9 @@ def make_checkpoint(folder: Path, *, state: dict[str, Any] | None = None, **size
         }
     )
     torch.manual_seed(11)
-    model = transformers.BertForSequenceClassification(config).eval()
-    with torch.no_grad():
-        # So that labels of different texts are far from 0.5, on both sides.
-        model.classifier.weight.mul_(40)
+    model = transformers.BertForSequenceClassification(config)
+    if steps:
+        _train(model, tokenizer, steps)
     config.save_pretrained(folder)
     path = folder / "tiny.ckpt"
     torch.save(
@@ -61,3 +81,20 @@ def make_checkpoint(folder: Path, *, state: dict[str, Any] | None = None, **size
         path,
     )
     return path
+
+
+def _train(model: torch.nn.Module, tokenizer: Any, steps: int) -> None:
+    """A bad word makes its label and the first; so scores vary, as those of real weights do."""
+    words = _TEXT.split()
+    chance = random.Random(3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(steps):
+        texts = [" ".join(chance.choices(words, k=chance.randint(1, 24))) for _ in range(48)]
+        found = torch.tensor([[float(bad in text) for bad in _BAD_WORDS] for text in texts])
+        targets = torch.cat([found.amax(1, keepdim=True), found], dim=1)
+        logits = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()

@@ -105,7 +105,7 @@ def test_what_is_wrong_is_named(tmp_path, load, name, text, problem):
 def test_winogender_names_line_and_field(tmp_path):
     written(tmp_path, "occupations-stats.tsv", "occupation\tbls_pct_female\nnurse\t90\n")
     path = written(tmp_path, "all_sentences.tsv", "sentid\tsentence\nnurse.x.0.it.txt\tIt was.\n")
-    with pytest.raises(AuditDataError, match="line 2: field 'sentid' is 'nurse.x.0.it'"):
+    with pytest.raises(AuditDataError, match=r"line 2: field 'sentid' is 'nurse.x.0.it'"):
         load_sentences(path)
     path = written(tmp_path, "all_sentences.tsv", "sentid\tsentence\nnurse.x.0.male.txt\tShe.\n")
     with pytest.raises(AuditDataError, match="line 2: field 'sentence' has no male pronoun"):
