@@ -89,7 +89,7 @@ def compare(first: Run, second: Run, seed: int = 0) -> list[Difference]:
     """
     check_comparable(first, second)
     audit = str(first.identity["audit"])
-    one, other = (_MEASURES[audit](run.rows) for run in (first, second))
+    one, other = (_MEASURES[audit](_with_overall(run)) for run in (first, second))
     raw = []
     found = []
     for measure in (name for name in one if name in other):
@@ -192,6 +192,19 @@ def _shown(identity: object) -> str:
     if isinstance(identity, Mapping):
         return f"{identity['name']} ({identity['version']})"
     return repr(identity)
+
+
+def _with_overall(run: Run) -> Sequence[Row]:
+    """The rows with the scorer's overall label under the name `toxicity`, whatever it calls it."""
+    label = (run.identity.get("scorer") or {"labels": ["toxicity"]})["labels"][0]
+    if label == "toxicity":
+        return run.rows
+    names = {
+        label: "toxicity",
+        f"first_{label}": "first_toxicity",
+        f"full_{label}": "full_toxicity",
+    }
+    return [{names.get(key, key): value for key, value in row.items()} for row in run.rows]
 
 
 def _collect(values: Iterable[tuple[str, str, float]]) -> Measured:

@@ -70,7 +70,7 @@ def find_checkpoint(name: str) -> Path:
             )
         return path
     url = MODEL_URLS[name]
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    path = Path(str(torch.hub.get_dir())) / "checkpoints" / url.rpartition("/")[2]
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         digest = re.search(r"-([0-9a-f]{8,})\.", path.name)

@@ -1,4 +1,4 @@
-"""Undoes the tricks that hide a word from a scorer, and knows where in the original each character was.
+"""Undoes the tricks that hide a word from a scorer, and knows where each character came from.
 
 Scorers read the normalised text; what is shown, redacted or blocked is always the original.
 """

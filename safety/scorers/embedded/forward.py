@@ -38,9 +38,11 @@ class Network:
         states = self._table[rows]
         mask = (rows != 0).astype(np.float32)[:, None]
         for block in weights.blocks:
-            states += mask * np.maximum(
-                _convolution(states, block.kernel, block.dilation) + block.bias, 0
-            )
+            change = _convolution(states, block.kernel, block.dilation)
+            change += block.bias
+            np.maximum(change, 0, out=change)
+            change *= mask
+            states += change
         # The gaps are zero and the states positive, so neither maximum nor sums see the gaps.
         scores = states @ weights.attention
         importance = np.exp(np.minimum(scores, 30))[:, None] * mask
@@ -50,7 +52,7 @@ class Network:
         pooled = np.concatenate([largest, average], axis=1)
         hidden = np.maximum(pooled @ weights.hidden + weights.hidden_bias, 0)
         logits = hidden @ weights.output + weights.output_bias
-        return logits * weights.calibration[:, 0] + weights.calibration[:, 1]
+        return np.asarray(logits * weights.calibration[:, 0] + weights.calibration[:, 1])
 
     def _layout(self, texts: Sequence[Sequence[str]]) -> tuple[NDArray[np.intp], ...]:
         """Row of each word in the table, 0 in the gaps; where each text starts."""

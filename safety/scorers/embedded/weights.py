@@ -113,7 +113,7 @@ def load_weights(path: Path = SHIPPED) -> Weights:
                 raise CheckpointError(
                     f"{path} has format {metadata.get('format')!r}; needed is {_FORMAT!r}"
                 )
-            arrays: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}
+            arrays: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return _weights(arrays, metadata, hashlib.sha256(content).hexdigest()[:12])
     except (SafetensorError, KeyError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is no sound file of scorer weights: {error}") from error

@@ -8,7 +8,9 @@ import zlib
 MAX_WORD_CHARACTERS = 24
 """Longer words are cut; scripts without spaces come as words of this length."""
 
-_WORD = re.compile(r"\w[\w*]{0,%d}(?:['’]\w{1,3}(?!\w))?|([^\w\s])\1*" % (MAX_WORD_CHARACTERS - 1))
+_WORD = re.compile(
+    rf"\w[\w*]{{0,{MAX_WORD_CHARACTERS - 1}}}(?:['\u2019]\w{{1,3}}(?!\w))?|([^\w\s])\1*"
+)
 
 
 def split_words(text: str) -> list[str]:

@@ -62,8 +62,8 @@ class Encoder:
         for at in random.permutation(len(groups)) if train else range(len(groups)):
             length, chosen = groups[at]
             rows = np.full((size, length), -1, np.int32)
-            for row, index in zip(rows, chosen, strict=False):
-                row[: lengths[index]] = texts[index]
+            for row, chosen_text in zip(rows, chosen, strict=False):
+                row[: lengths[chosen_text]] = texts[chosen_text]
             share = _SPELT_OUT_SHARE if train else 0.0
             yield (*self._arrays(rows, table, random, share), chosen)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -71,7 +72,6 @@ def on_identity_templates(
     rates = false_positive_rates(sentences, scores, threshold)
     worst = max(rates, key=rates.__getitem__)
     overall = float((scores[~toxic] >= threshold).mean())
-    print(f"worst term {worst}: {rates[worst]:.4f}")
     return {
         "templates, AUC": auc(toxic, scores),
         "templates, recall": float((scores[toxic] >= threshold).mean()),
@@ -144,6 +144,35 @@ def on_rtp(scorer: Scorer, data: Path) -> dict[str, float]:
         for column, label in enumerate(scorer.labels)
         if label != "toxicity"
     }
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bin:
+    """Texts of like score: how many, their mean score, and what Perspective gives them on average,
+    and the share that it calls toxic."""
+
+    number: int
+    score: float
+    perspective: float
+    toxic: float
+
+
+def reliability(scorer: Scorer, data: Path, num_bins: int = 10) -> list[Bin]:
+    """The calibration of `toxicity` on the held-out half of CAT."""
+    half = [row for name in ("gn", "gc") for row in held_out_cat(data, name)]
+    scores = scorer.score([row["text"] for row in half])[:, _TOXIC]
+    perspective = np.array([float(row["api"]) for row in half])
+    place = np.minimum((scores * num_bins).astype(int), num_bins - 1)
+    return [
+        Bin(
+            number=int(chosen.sum()),
+            score=float(scores[chosen].mean()),
+            perspective=float(perspective[chosen].mean()),
+            toxic=float((perspective[chosen] >= 0.5).mean()),
+        )
+        for chosen in (place == index for index in range(num_bins))
+        if chosen.any()
+    ]
 
 
 def figures(scorer: Scorer, data: Path) -> dict[str, float]:

@@ -80,7 +80,9 @@ class EmbeddedNetwork(nnx.Module):
     ) -> Weights:
         """As they are shipped: embeddings in int8, pieces fitted to the words' final vectors."""
 
-        def array(value: nnx.Param[jax.Array]) -> NDArray[np.float32]:
+        def array(value: nnx.Variable[jax.Array] | None) -> NDArray[np.float32]:
+            if value is None:
+                raise TypeError("a layer without bias has no place in the shipped weights")
             return np.asarray(value[...], np.float32)
 
         words, word_scales = quantised(array(self.words))

@@ -1,4 +1,4 @@
-"""A teacher for labels that our sets lack: tox-block 0.1.2 (MIT), a BiLSTM trained on Jigsaw comments.
+"""A teacher for labels that our sets lack: tox-block 0.1.2 (MIT), a BiLSTM of Jigsaw comments.
 
 Its package needs TensorFlow 2.2; its network is small enough to be computed here. The tokenizer is
 a pickle, of which only plain data is read, and the weights are an HDF5 file, so that reading the
@@ -73,7 +73,7 @@ class Teacher:
         """Load what `convert` wrote."""
         with safe_open(path, framework="numpy") as file:
             self._words: dict[str, int] = json.loads(file.metadata()["words"])
-            self._weights = {name: jnp.asarray(file.get_tensor(name)) for name in file.keys()}
+            self._weights = {name: jnp.asarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
 
     def label(self, texts: Sequence[str], batch: int = 1024) -> NDArray[np.float32]:
         """float32[texts, 6]: probabilities, in the order of `TOXICITY_LABELS`."""
