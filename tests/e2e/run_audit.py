@@ -12,7 +12,7 @@ from safety.audits.toxicity import ToxicityAudit
 from safety.audits.toxicity_data import ToxicityPrompt
 from tests.lexicon_scorer import LexiconScorer
 
-PROMPTS = 40
+PROMPTS = 120
 AUDIT = ToxicityAudit(
     prompts=tuple(ToxicityPrompt(text=f"The old man {i}") for i in range(PROMPTS)),
     data="made up",
