@@ -40,11 +40,18 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(path / _JOURNAL, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise AuditError(f"{path} cannot be written: {error.strerror}") from None
+        try:
             self._lock()
             self._check_identity(json.loads(json.dumps(identity)))
             self._restore()
         except OSError as error:
+            os.close(self._fd)
             raise AuditError(f"{path} cannot be written: {error.strerror}") from None
+        except AuditError:
+            os.close(self._fd)
+            raise
 
     def __enter__(self) -> RunFolder:
         """Nothing more to do."""
