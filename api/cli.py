@@ -6,15 +6,14 @@ optional dependencies are missing fails alone, with a message that names the ext
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from api.audit.cli import app as audit_app
 from api.cli_index import index_app
 from api.config import (
     BatchConfig,
@@ -26,7 +25,7 @@ from api.config import (
     TrainConfig,
     WorkerConfig,
 )
-from api.errors import MissingExtraError
+from api.extras import extra
 from api.installation import check_packages, version
 from api.options import from_options
 from model.errors import TalipotError
@@ -46,6 +45,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(index_app, name="index", rich_help_panel="Watch a model")
+app.add_typer(audit_app, rich_help_panel="Analyse a model")
 _errors = Console(stderr=True)
 
 
@@ -163,7 +163,7 @@ def plan(config: PlanConfig) -> None:
 def train(config: TrainConfig) -> None:
     """Train a model with PaLM's recipe, or resume an interrupted run."""
     check_packages()
-    with _extra("train"):
+    with extra("train"):
         from model.training.config import TrainingConfig
         from model.training.release import write_release
         from model.training.run import train as run_training
@@ -182,20 +182,6 @@ def export(config: ExportConfig) -> None:
 
     pretrained = load_pretrained(resolve_model(config.model))
     write = export_huggingface if config.format == "hf" else export_gguf
-    with _extra("export"):
+    with extra("export"):
         write(pretrained, config.out)
     typer.echo(f"wrote {config.out}")
-
-
-@contextlib.contextmanager
-def _extra(name: str) -> Iterator[None]:
-    """Turn a missing optional dependency into an error that says what to install."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] in ("api", "serving", "model"):
-            raise
-        raise MissingExtraError(
-            f"this command needs the package {error.name!r}; "
-            f"install it with: pip install 'talipot[{name}]'"
-        ) from error

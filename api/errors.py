@@ -10,6 +10,7 @@ TalipotError                                 (model.errors)
 ├── BatchError             batch_failed          a batch cannot go on
 ├── OutputLogError         output_log_failed     the output log's store does not answer
 ├── UnknownGenerationError not_found             no generation of that id is in the output log
+├── AuditError             audit_failed          an audit cannot begin or go on
 ├── AuthenticationError    invalid_api_key       no API key, or one that is not known
 ├── BodyTooLargeError      body_too_large        a request body passes the limit
 ├── MediaTypeError         unsupported_media_type  a body is not JSON by its own word
@@ -99,6 +100,12 @@ class UnknownGenerationError(TalipotError):
     """The output log does not have the generation: never had it, not yet, or not any more."""
 
     code = "not_found"
+
+
+class AuditError(TalipotError):
+    """`talipot audit` cannot begin or go on; the message says what to do."""
+
+    code = "audit_failed"
 
 
 class AuthenticationError(TalipotError):

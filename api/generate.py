@@ -10,8 +10,7 @@ from rich.console import Console
 
 from api.config import GenerateConfig
 from api.engine import load_engine
-from api.guard_config import GuardConfig
-from api.guards import NO_SCORER, Guards
+from api.guards import Guards
 from api.host import EngineHost
 from api.metrics import ServingMetrics
 from api.service import CompletionCall, CompletionService
@@ -32,8 +31,7 @@ async def _generate(config: GenerateConfig) -> None:
     try:
         with Console(stderr=True).status(f"loading and compiling {config.model}"):
             await host.start()
-        guards = Guards(GuardConfig(scorer=NO_SCORER))
-        service = CompletionService(host, ServingMetrics(host.stats), guards, max_choices=1)
+        service = CompletionService(host, ServingMetrics(host.stats), Guards.off(), max_choices=1)
         call = CompletionCall(
             model=host.model_name,
             prompts=(prompt,),

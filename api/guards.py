@@ -57,6 +57,11 @@ class Guards:
         self.verdicts = Verdicts()
         self._lengths: TokenLengths | None = None
 
+    @classmethod
+    def off(cls) -> Guards:
+        """Guards that watch nothing, for whoever reads every text as it came."""
+        return cls(GuardConfig(scorer=NO_SCORER))
+
     def load(self) -> None:
         """Load what requests may need.
 

@@ -41,9 +41,10 @@ class Pace:
 class BatchProgress:
     """Counts answers and shows them on standard error."""
 
-    def __init__(self, total: int, done: int, console: Console) -> None:
-        """Of `total` lines, `done` had a result before."""
+    def __init__(self, total: int, done: int, console: Console, things: str = "lines") -> None:
+        """Of `total` things, `done` had a result before."""
         self.total, self.done, self.failed = total, done, 0
+        self._things = things
         self._console = console
         self._pace = Pace(time.monotonic())
 
@@ -64,7 +65,7 @@ class BatchProgress:
         eta = _clock(left / lines_per_s) if lines_per_s else "?"
         failed = f", {self.failed} failed" if self.failed else ""
         return (
-            f"{self.done}/{self.total} lines{failed}, {tokens_per_s:.0f} tokens/s, "
+            f"{self.done}/{self.total} {self._things}{failed}, {tokens_per_s:.0f} tokens/s, "
             f"ETA {eta if left else _clock(0)}"
         )
 
@@ -91,7 +92,7 @@ class BatchProgress:
         with Progress(*columns, console=self._console, transient=True) as bar:
             task = bar.add_task("", total=self.total)
             while True:
-                text = self.line().partition(" lines")[2].lstrip(", ")
+                text = self.line().partition(f" {self._things}")[2].lstrip(", ")
                 bar.update(task, completed=self.done + self.failed, description=text)
                 await asyncio.sleep(_BAR_EVERY_S)
 

@@ -1,0 +1,43 @@
+"""Models for audits: the engine in this process, Talipot's gRPC door, any OpenAI-like endpoint."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from api.audit.config import TargetConfig
+from api.audit.generators.patience import Patience
+from api.config import DEFAULT_MODEL
+from safety.text_generator import TextGenerator
+
+
+@contextlib.asynccontextmanager
+async def open_generator(
+    config: TargetConfig, note: Callable[[str], None]
+) -> AsyncIterator[TextGenerator]:
+    """The model that the configuration names, ready to be asked.
+
+    Raises:
+        AuditError: The endpoint is not there for too long, or serves another model.
+        TalipotError: The model cannot be loaded here.
+    """
+    patience = Patience(config.give_up_after_s, note)
+    if config.target is None:
+        from api.audit.generators.engine import open_engine
+
+        note(f"loading and compiling {config.model or DEFAULT_MODEL}")
+        async with open_engine(config.model or DEFAULT_MODEL, config.engine, patience) as engine:
+            yield engine
+    elif config.target.startswith("grpc://"):
+        from api.audit.generators.grpc_server import open_grpc
+
+        host = config.target.removeprefix("grpc://")
+        async with open_grpc(host, config.model, config.api_key, patience) as server:
+            yield server
+    else:
+        from api.audit.generators.openai_server import open_openai
+
+        async with open_openai(
+            config.target, config.model, config.api_key, config.max_in_flight, patience
+        ) as endpoint:
+            yield endpoint
