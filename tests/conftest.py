@@ -5,11 +5,21 @@ import pytest
 
 from model.config import PaLMConfig
 from model.tokenizer import SentencePieceTokenizer
+from tests.canaries import check_numerics
 from tests.tiny_tokenizer import train_tiny_tokenizer
 
 # A silent promotion costs memory and speed, and changes results between dtypes.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_enable_checks", True)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Stop before the first test where this machine computes wrongly; see `tests.canaries`."""
+    if session.config.option.collectonly:
+        return
+    wrong = check_numerics()
+    if wrong:
+        pytest.exit("the numerics canaries are not near float32:\n" + "\n".join(wrong), 3)
 
 
 @pytest.fixture(scope="session")
