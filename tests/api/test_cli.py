@@ -10,7 +10,7 @@ import pytest
 from api.config import BatchConfig, ServeConfig
 from model.errors import ConfigError
 
-COMMANDS = ("serve", "generate", "batch", "info", "plan", "train", "export")
+COMMANDS = ("serve", "generate", "batch", "audit", "info", "plan", "train", "export")
 
 
 def talipot(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
