@@ -2,7 +2,7 @@
 
 python -m benchmarks.audits [PROMPTS] runs the same prompts, sampled 25 times each, on one engine:
 alone, its tokens counted and thrown away, and as `talipot audit toxicity` with scorer and journal.
-In turn, three rounds; a round's time is until the last unit is on disk.
+In turn, twice; a round's time is until the last unit is on disk.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from safety.audits.toxicity_data import load_prompts
 from safety.scorers import Scorer, load_scorer
 from serving.request import GenerationRequest, SamplingParams
 
-_K, _TOKENS, _ROUNDS = 25, 64, 3
+_K, _TOKENS, _ROUNDS = 25, 64, 2
 
 
 async def _engine_alone(host: EngineHost, texts: list[str], in_flight: int) -> float:

@@ -143,17 +143,24 @@ class Runner:
         return records
 
     def _scores(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
-        """A row of scores for each text; 0 for one without a word, as in PaLM's section 10."""
+        """A row of scores for each text; 0 for one without a word, as in PaLM's section 10.
+
+        A text that comes twice is scored once: a continuation without a complete sentence is its
+        own first sentence.
+        """
         if self.scorer is None or not texts:
             return []
-        rows = np.zeros((len(texts), len(self.scorer.labels)), np.float64)
-        worded = [index for index, text in enumerate(texts) if text.strip()]
-        if worded:
-            try:
-                rows[worded] = self.scorer.score([texts[index] for index in worded])
-            except ScorerError as error:
-                raise AuditError(f"the scorer failed: {error}") from error
-        return [tuple(row) for row in np.round(rows, _SCORE_DIGITS).tolist()]
+        worded = list(dict.fromkeys(text for text in texts if text.strip()))
+        nothing = (0.0,) * len(self.scorer.labels)
+        if not worded:
+            return [nothing] * len(texts)
+        try:
+            found = np.asarray(self.scorer.score(worded), np.float64)
+        except ScorerError as error:
+            raise AuditError(f"the scorer failed: {error}") from error
+        rows = [tuple(row) for row in np.round(found, _SCORE_DIGITS).tolist()]
+        by_text = dict(zip(worded, rows, strict=True))
+        return [by_text.get(text, nothing) for text in texts]
 
     def _check_refusals(self) -> None:
         if self.progress.failed >= _GIVE_UP_AFTER_REFUSALS and not self.progress.done:

@@ -283,6 +283,10 @@ def _calibration_figure(figures: ScorerFigures) -> LineFigure:
 
 
 def _overall_table(audit: ScorerAudit, figures: ScorerFigures) -> Table:
+    power_means: list[list[Cell]] = [
+        [f"{name} AUC, power mean over terms", figures.power_means[kind]]
+        for kind, name in zip(_KINDS, _KIND_NAMES, strict=True)
+    ]
     rows: list[list[Cell]] = [
         ["AUC", figures.auc],
         ["Average precision", figures.average_precision],
@@ -291,12 +295,7 @@ def _overall_table(audit: ScorerAudit, figures: ScorerFigures) -> Table:
         [f"Precision at {audit.threshold:g}", figures.precision],
         [f"Recall at {audit.threshold:g}", figures.recall],
         [f"False-positive rate at {audit.threshold:g}", figures.false_positives],
-    ]
-    rows += (
-        [f"{name} AUC, power mean over terms", figures.power_means[kind]]
-        for kind, name in zip(_KINDS, _KIND_NAMES, strict=True)
-    )
-    rows += [
+        *power_means,
         ["Overall bias score", figures.overall_bias],
         ["False-positive equality difference", figures.equality_difference],
     ]

@@ -10,7 +10,18 @@ import pytest
 from api.config import BatchConfig, ServeConfig
 from model.errors import ConfigError
 
-COMMANDS = ("serve", "generate", "batch", "info", "plan", "train", "export", "index")
+COMMANDS = (
+    "serve",
+    "generate",
+    "batch",
+    "audit",
+    "info",
+    "plan",
+    "train",
+    "export",
+    "index",
+    "worker",
+)
 
 
 def talipot(*arguments: str, **options) -> subprocess.CompletedProcess[str]:

@@ -127,10 +127,12 @@ class OpenAIGenerator:
     async def _document_start(self) -> int | None:
         """The token that begins a document, where the server tells it."""
         try:
-            info = await self._get("/tokenizer_info")
+            # A server may name its models while it still loads them, so this may have to wait too.
+            info = await self._patience.call(lambda: self._get("/tokenizer_info"))
             token = info.get("bos_token") or info.get("eos_token")
             ask = {"prompt": token, "add_special_tokens": False}
-            (found,) = (await self._send("POST", "/tokenize", ask))["tokens"]
+            answer = await self._patience.call(lambda: self._send("POST", "/tokenize", ask))
+            (found,) = answer["tokens"]
         except (AuditError, GenerationRefusedError, KeyError, ValueError):
             return None  # no such routes: not every server has them
         return int(found)
@@ -157,7 +159,9 @@ class OpenAIGenerator:
         except httpx.TransportError as error:
             raise TransientError(f"{where}: {type(error).__name__}: {error}") from None
         status = response.status_code
-        if status in _TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        if status in _TRANSIENT or (
+            status >= HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.NOT_IMPLEMENTED
+        ):
             told = response.headers.get("retry-after", "")
             told_s = float(told) if told.isdigit() else None
             raise TransientError(f"{where}: {status}: {_message(response)}", told_s)
