@@ -44,7 +44,7 @@ EVEN = PaLMConfig(
 ODD = dataclasses.replace(EVEN, vocab_size=53, num_heads=7, d_ff=30)
 GROUPED = dataclasses.replace(ODD, num_heads=6, num_kv_heads=2, qk_norm=True, tied_embeddings=False)
 ENGINE = EngineConfig(
-    max_slots=3,
+    max_slots=2,
     page_size=4,
     prefill_buckets=(8,),
     smallest_key_bucket=CONTEXT,
