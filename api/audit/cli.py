@@ -13,6 +13,7 @@ from api.audit.config import (
     ToxicityConfig,
     WinogenderConfig,
 )
+from api.audit.memorization_config import MemorizationConfig
 from api.extras import extra
 from api.installation import check_packages
 from api.options import from_options
@@ -93,6 +94,17 @@ def scorer(config: ScorerConfig) -> None:
         from api.audit import commands
 
         commands.scorer(config)
+
+
+@app.command()
+@from_options(MemorizationConfig)
+def memorization(config: MemorizationConfig) -> None:
+    """How much of its training text the model recites, beside text that it never saw."""
+    check_packages()
+    with extra("audit"):
+        from api.audit import memorization_commands
+
+        memorization_commands.memorization(config)
 
 
 @app.command()
