@@ -30,4 +30,4 @@ def bin_name(number: int) -> str:
     """A bin of `log_bin` as people write it."""
     if number <= 1:
         return str(number)
-    return f"{1 << (number - 1)}\N{EN DASH}{(1 << number) - 1}"
+    return f"{1 << (number - 1)}-{(1 << number) - 1}"
