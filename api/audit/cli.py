@@ -13,7 +13,7 @@ from api.audit.config import (
     ToxicityConfig,
     WinogenderConfig,
 )
-from api.audit.memorization_config import MemorizationConfig
+from api.audit.memorization_config import ContaminationConfig, MemorizationConfig
 from api.extras import extra
 from api.installation import check_packages
 from api.options import from_options
@@ -105,6 +105,17 @@ def memorization(config: MemorizationConfig) -> None:
         from api.audit import memorization_commands
 
         memorization_commands.memorization(config)
+
+
+@app.command()
+@from_options(ContaminationConfig)
+def contamination(config: ContaminationConfig) -> None:
+    """Which examples of a benchmark stand in the training text (PaLM's 8-gram rule)."""
+    check_packages()
+    with extra("audit"):
+        from api.audit.contamination import run_contamination
+
+        run_contamination(config)
 
 
 @app.command()
