@@ -40,6 +40,7 @@ _TITLES = {
     "near_by_edits": f"Edits ≤ {MAX_EDITS:.0%}".replace("%", " %"),
     "near_by_bleu": f"BLEU > {MIN_BLEU}",
 }
+_LEAST_SHARE_SHOWN = 0.05
 _DOCUMENTS = 20
 _EXAMPLES = 10
 _EXAMPLE_CHARACTERS = 300
@@ -200,7 +201,7 @@ def _curve_section(audit: MemorizationAudit, measured: Sequence[Measured]) -> li
         return []
     series = [
         Series(
-            name=f"{one.name}, {_TITLES[measure].lower() if measure == 'exact' else 'near'}",
+            name=f"{one.name}, {'exact' if measure == 'exact' else 'near'}",
             x=lengths,
             y=[_rates(_of(measured, one.name, length))[measure] for length in lengths],
             is_reference=one is not audit.sets[0],
@@ -208,6 +209,7 @@ def _curve_section(audit: MemorizationAudit, measured: Sequence[Measured]) -> li
         for one in audit.sets
         for measure in ("exact", "near_by_edits")
     ]
+    highest = max((each.high or 0.0 for one in series for each in one.y), default=0.0)
     figure = LineFigure(
         title="Recited passages by length of the prompt",
         caption=(
@@ -218,6 +220,8 @@ def _curve_section(audit: MemorizationAudit, measured: Sequence[Measured]) -> li
         y_label="Share of passages",
         series=series,
         x_range=(lengths[0], lengths[-1]),
+        # Nothing recited shall look like nothing, not fill the figure with its interval.
+        y_range=(0, min(1.0, max(_LEAST_SHARE_SHOWN, 1.1 * highest))),
     )
     return [Section(title="Longer prompts", blocks=[figure])]
 
