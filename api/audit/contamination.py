@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from api.audit.contamination_report import findings
 from api.audit.folder import RunFolder
@@ -49,9 +52,13 @@ def run_contamination(config: ContaminationConfig) -> None:
         examples = load_benchmark(config.benchmark, config.fields)
         identity = _identity(config)
         corpus = read_corpus(corpus_files([config.data]))
-        found = measure_contamination(
-            [one.texts for one in examples], corpus, ngram_words=config.ngram_words
-        )
+        with _progress() as on_characters:
+            found = measure_contamination(
+                [one.texts for one in examples],
+                corpus,
+                ngram_words=config.ngram_words,
+                on_characters=on_characters,
+            )
     except (AuditDataError, MemorizationError) as error:
         raise AuditError(str(error)) from None
     splits = [split_of(one, config.threshold) for one in found]
@@ -92,6 +99,18 @@ def split_of(one: Contamination, threshold: float) -> str:
     if one.share is None:
         return "undecided"
     return "contaminated" if one.share >= threshold else "clean"
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int], None]]:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("reading the training text: {task.completed:,.0f} characters"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("reading", total=None)
+        yield lambda characters: progress.advance(task, characters)
 
 
 def _texts(path: Path, number: int, row: Mapping[str, Any], field: str) -> list[str]:

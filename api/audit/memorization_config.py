@@ -24,7 +24,7 @@ class MemorizationConfig:
         prompt_lengths: Tokens of the prompts; with several, the extraction curve.
         continuation_tokens: Tokens that the model goes on by.
         tokenizer: Model whose tokenizer counts tokens, by name or folder; must be the audited
-            model's own, and needs to be given with --target alone.
+            model's own, which it is by itself where no --target is given.
         run: Where the run is kept.
         target: Which model.
 
