@@ -13,6 +13,7 @@ from api.audit.config import (
     ToxicityConfig,
     WinogenderConfig,
 )
+from api.audit.memorization_config import ContaminationConfig, MemorizationConfig
 from api.extras import extra
 from api.installation import check_packages
 from api.options import from_options
@@ -93,6 +94,28 @@ def scorer(config: ScorerConfig) -> None:
         from api.audit import commands
 
         commands.scorer(config)
+
+
+@app.command()
+@from_options(MemorizationConfig)
+def memorization(config: MemorizationConfig) -> None:
+    """How much of its training text the model recites, beside text that it never saw."""
+    check_packages()
+    with extra("audit"):
+        from api.audit import memorization_commands
+
+        memorization_commands.memorization(config)
+
+
+@app.command()
+@from_options(ContaminationConfig)
+def contamination(config: ContaminationConfig) -> None:
+    """Which examples of a benchmark stand in the training text (PaLM's 8-gram rule)."""
+    check_packages()
+    with extra("audit"):
+        from api.audit.contamination import run_contamination
+
+        run_contamination(config)
 
 
 @app.command()

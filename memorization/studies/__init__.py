@@ -1,0 +1,1 @@
+"""What studies of memorization and contamination compute; who asks the model is left to others."""
