@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from typing import Literal, TypeAlias
-
-import jax
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from model.errors import ConfigError
+
+if TYPE_CHECKING:
+    import jax
 
 logger = logging.getLogger(__name__)
 

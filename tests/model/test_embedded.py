@@ -78,6 +78,6 @@ def test_quantized_weights_predict_as_well(folder):
     pretrained = load_pretrained(folder, dtype="float32")
     heldout = shared_file("corpus/books-heldout.jsonl.xz")
     tokens = sample(pretrained, folder, heldout, SAMPLE_TOKENS // 2)
-    exact, *others = (bits_per_byte(pretrained, tokens, *form) for form in FORMS.values())
+    exact, *others = (bits_per_byte(pretrained, tokens, form) for form in FORMS.values())
     for found in others:
         assert found == pytest.approx(exact, rel=MAX_QUANTIZATION_LOSS)
