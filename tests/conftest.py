@@ -1,5 +1,9 @@
 """JAX held to its strictest for every test, and the smallest model that has all of PaLM's parts."""
 
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
 import jax
 import pytest
 
@@ -20,6 +24,20 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     wrong = check_numerics()
     if wrong:
         pytest.exit("the numerics canaries are not near float32:\n" + "\n".join(wrong), 3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _mappings_stay_few() -> Iterator[None]:
+    """Let compiled programs go before the kernel's limit of a process (65,530) is near.
+
+    A program takes some mappings of memory, the suite compiles thousands, and XLA does not survive
+    one that is refused.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 15_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
