@@ -148,7 +148,8 @@ class Engine:
             self._state = "failed"
             raise
         if not self._move("starting", "ready"):
-            return  # stopped meanwhile
+            self._runner.release()  # stopped meanwhile
+            return
         self._thread = threading.Thread(target=self._compute, name="talipot-engine", daemon=True)
         self._thread.start()
 
@@ -296,6 +297,9 @@ class Engine:
         except Exception as error:  # the boundary of a thread: every caller is told
             logger.exception("the engine has failed")
             self._call_in_loop(self._fail, error)
+        finally:
+            # Whoever still refers to the engine shall not keep its memory.
+            self._runner.release()
 
     def _stream_interval_s(self) -> float:
         """How long tokens may wait: their cost grows with the streams, so the wait does too."""

@@ -133,6 +133,10 @@ class Runner:
         self._memory = jax.device_put(TokenMemory.empty(slots, self.model.vocab_size), self._whole)
         self._warm_up()
 
+    def release(self) -> None:
+        """Give the cache and the programs back; a runner that was ready is of no use afterwards."""
+        del self._programs, self._cache, self._memory, self._newest
+
     def open_slot(
         self,
         slot: int,

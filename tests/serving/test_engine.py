@@ -8,6 +8,7 @@ import dataclasses
 import gc
 from collections.abc import Awaitable, Callable
 
+import jax
 import numpy as np
 import pytest
 
@@ -195,6 +196,23 @@ def test_an_engine_admits_only_between_start_and_stop(language_model, tokenizer)
         with pytest.raises(EngineStoppedError, match="starts once"):
             await engine.start()
         await engine.stop()
+
+    asyncio.run(main())
+
+
+def test_a_stopped_engine_holds_no_device_memory(language_model, tokenizer):
+    def device_bytes() -> int:
+        gc.collect()
+        return sum(array.nbytes for array in jax.live_arrays())
+
+    async def main() -> None:
+        before = device_bytes()
+        engine = Engine(language_model, tokenizer, ENGINE)
+        await engine.start()
+        held = device_bytes() - before
+        await collected(engine, request())
+        await engine.stop()
+        assert device_bytes() - before < held / 4
 
     asyncio.run(main())
 
