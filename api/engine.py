@@ -35,4 +35,4 @@ def load_engine(name_or_path: str, config: EngineConfig) -> Engine:
     pretrained = load_pretrained(folder, dtype=config.dtype, placement=placement)
     if pretrained.tokenizer is None:
         raise CheckpointError(f"{folder}: has no tokenizer, without which it cannot be served")
-    return Engine.from_pretrained(pretrained, config)
+    return Engine.from_pretrained(pretrained, config, sharding)

@@ -31,7 +31,7 @@ from serving.language_model import LanguageModel
 from serving.request import Delta, GenerationRequest, SamplingParams, collect
 from serving.runner import Runner
 from serving.sequence import Emitted, Sequence
-from serving.sharding import choose_sharding
+from serving.sharding import Sharding, choose_sharding
 from serving.stream import RequestStream
 
 if TYPE_CHECKING:
@@ -83,14 +83,25 @@ class Engine:
         self._compiling = 0
 
     @classmethod
-    def from_pretrained(cls, pretrained: Pretrained, config: EngineConfig | None = None) -> Engine:
+    def from_pretrained(
+        cls,
+        pretrained: Pretrained,
+        config: EngineConfig | None = None,
+        sharding: Sharding | None = None,
+    ) -> Engine:
         """An engine around a loaded checkpoint.
+
+        Args:
+            pretrained: The checkpoint.
+            config: The settings.
+            sharding: How the parameters were placed when they were loaded; chosen if None.
 
         Raises:
             ConfigError: The settings do not fit the model.
         """
         config = EngineConfig() if config is None else config
-        sharding = choose_sharding(pretrained.config, config)
+        if sharding is None:
+            sharding = choose_sharding(pretrained.config, config)
         if sharding is not None:
             logger.info("model %s is split by layout %s", pretrained.name, sharding)
         model = LanguageModel.of_palm(

@@ -6,7 +6,6 @@ Proves that the lock file and the sources that .dockerignore lets through suffic
 import contextlib
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import httpx
 import pytest
 
 from tests.docker.replay import IMAGES, Image, seconds
+from tests.e2e.processes import free_port
 
 # A container for small machines, so that few shapes are compiled.
 SMALL = {
@@ -33,12 +33,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     directory = tmp_path_factory.mktemp("image")
     yield Image.build(IMAGES["Dockerfile"], directory)
     shutil.rmtree(directory)  # most of a gigabyte
-
-
-def free_port() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return str(found.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -91,14 +85,14 @@ def test_its_environment_has_no_installer(image: Image) -> None:
 
 
 def test_it_starts_becomes_healthy_answers_and_stops(image: Image) -> None:
-    port = free_port()
+    port = str(free_port())
     # All interfaces in a container; here the loopback alone.
     assert image.environment["TALIPOT_HOST"] == "0.0.0.0"
     environment = {
         **SMALL,
         "TALIPOT_HOST": "127.0.0.1",
         "TALIPOT_PORT": port,
-        "TALIPOT_GRPC_PORT": free_port(),
+        "TALIPOT_GRPC_PORT": str(free_port()),
     }
     written = [*image.volumes, image.root / "tmp"]
     before = files_outside(image.root, written)
