@@ -28,6 +28,8 @@ from memorization.suffix_array import (
 from memorization.tokenizer import IndexTokenizer
 
 Encoded: TypeAlias = tuple[Document, Stored]
+Encoder: TypeAlias = Callable[[str], Stored]
+"""Gives the stored tokens of a text."""
 
 # The spaces before a word and the word, or the spaces at the end.
 _UNIT = re.compile(r" *[^ ]+| +")
@@ -36,10 +38,6 @@ _MAX_REMEMBERED = 1 << 19
 _LONGEST_UNIT = 64
 _PIECE_CHARACTERS = 1 << 16
 _UNITS_AT_ONCE = 1 << 10
-
-
-Encoder: TypeAlias = Callable[[str], Stored]
-"""Gives the stored tokens of a text."""
 
 
 def encode_documents(documents: Iterable[Document], tokenizer: IndexTokenizer) -> Iterator[Encoded]:
