@@ -1,6 +1,7 @@
 """Builds the CPU kernels where a C++ compiler is at hand; pyproject.toml has all else.
 
-Without a compiler the installation goes on, and `model.kernels.status()` says what is missing.
+Without a compiler the installation goes on, and `model.kernels.status()` and
+`memorization.kernels.status()` say what is missing.
 """
 
 import hashlib
@@ -10,12 +11,6 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent
-SOURCES = Path("model/kernels/src")
-
-
-def source_files() -> list[Path]:
-    """Every C++ file, in an order that does not depend on the file system."""
-    return sorted([*(ROOT / SOURCES).glob("*.cpp"), *(ROOT / SOURCES).glob("*.h")])
 
 
 def ffi_headers() -> list[str]:
@@ -25,15 +20,18 @@ def ffi_headers() -> list[str]:
     return [str(Path(location) / "include") for location in locations]
 
 
-def kernels() -> Extension:
+def kernels(package: str, *arguments: str) -> Extension:
     """A plain shared library: it needs no header of Python, and serves every version of it."""
-    files = [file.relative_to(ROOT) for file in source_files()]
+    folder = Path(*package.split("."), "src")
+    found = [*(ROOT / folder).glob("*.cpp"), *(ROOT / folder).glob("*.h")]
+    # In an order that does not depend on the file system.
+    files = [file.relative_to(ROOT) for file in sorted(found)]
     digest = hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in files)).hexdigest()
     return Extension(
-        "model.kernels._native",
+        f"{package}._native",
         sources=[str(file) for file in files if file.suffix == ".cpp"],
         depends=[str(file) for file in files if file.suffix == ".h"],
-        include_dirs=[str(SOURCES)],
+        include_dirs=[str(folder)],
         define_macros=[("TALIPOT_SOURCES", f'"{digest}"')],
         extra_compile_args=[
             "-std=c++17",
@@ -41,19 +39,27 @@ def kernels() -> Extension:
             "-O2",
             "-g0",
             "-fvisibility=hidden",
-            # A product and a sum become one instruction where the source says so, and nowhere
-            # else: the same row must not round differently in two loops.
-            "-ffp-contract=off",
-            # GCC's own headers of AVX-512 intrinsics set it off.
-            "-Wno-maybe-uninitialized",
-            "-Wno-uninitialized",
             # Vectors wider than the baseline's are passed in inlined functions alone.
             "-Wno-psabi",
-            *(f"-isystem{path}" for path in ffi_headers()),
+            *arguments,
         ],
         language="c++",
         optional=True,
     )
 
 
-setup(ext_modules=[kernels()])
+setup(
+    ext_modules=[
+        kernels(
+            "model.kernels",
+            # A product and a sum become one instruction where the source says so, and nowhere
+            # else: the same row must not round differently in two loops.
+            "-ffp-contract=off",
+            # GCC's own headers of AVX-512 intrinsics set it off.
+            "-Wno-maybe-uninitialized",
+            "-Wno-uninitialized",
+            *(f"-isystem{path}" for path in ffi_headers()),
+        ),
+        kernels("memorization.kernels"),
+    ]
+)

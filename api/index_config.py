@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from memorization.layout import IndexParameters
     from memorization.winnowing import Winnowing
 
-Signature: TypeAlias = Literal["rensa", "datasketch"]
+Signature: TypeAlias = Literal["talipot", "datasketch"]
 
 _DEFAULT_MODEL = "talipot-tiny"
 
@@ -27,7 +27,8 @@ class IndexBuildConfig:
         near: Find near duplicates, by MinHash LSH.
         fingerprints: Write a file of fingerprints instead, which finds verbatim runs and holds no
             text.
-        shard_tokens: Tokens of a shard; building one takes about 20 bytes of memory for each.
+        shard_tokens: Tokens of a shard; sorting one takes about 20 bytes of memory for each. A
+            query searches every shard.
         signature: Whose MinHash signatures; datasketch's own can be shared with datasketch.
         num_perm: Values of a signature.
         bands: Bands of a signature.
@@ -45,8 +46,8 @@ class IndexBuildConfig:
     exact: bool = True
     near: bool = True
     fingerprints: bool = False
-    shard_tokens: int = 1 << 26
-    signature: Signature = dataclasses.field(default="rensa", metadata={"panel": "Near"})
+    shard_tokens: int = 1 << 24
+    signature: Signature = dataclasses.field(default="talipot", metadata={"panel": "Near"})
     num_perm: int = dataclasses.field(default=64, metadata={"panel": "Near"})
     bands: int = dataclasses.field(default=16, metadata={"panel": "Near"})
     rows: int = dataclasses.field(default=4, metadata={"panel": "Near"})

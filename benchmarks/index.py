@@ -1,49 +1,80 @@
-"""How fast an index of training text answers, and how fast signatures are, beside the peers.
+"""How fast an index of training text is built and answers, beside the peers.
 
-python -m benchmarks.index DIR [CORPUS…]
+python -m benchmarks.index CORPUS… [--folder DIR] [--windows N] [--only PART…]
 
-DIR is an index of `talipot index build`; the queries are pieces of CORPUS, half of them as they
-stand and half with a tenth of their words replaced.
+The queries are pieces of CORPUS, half of them as they stand and half with a tenth of their words
+replaced. The index of near duplicates has windows close enough to each other that there are N, and
+the one in Redis, of datasketch's signatures, is asked by us and by plain datasketch. CPU time is of
+all threads of this process: other work on the machine hardly changes it. DIR needs about four
+times the corpus, and Redis about 5 KB of memory for each window.
 """
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import random
-import sys
+import resource
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from datasketch import MinHash
+import redis
+from datasketch import MinHash, MinHashLSH
 from rensa import RMinHash
 
+from benchmarks.redis_server import running_redis
+from memorization import kernels
+from memorization.build import BuildResult, build_index
 from memorization.corpus import corpus_files, read_corpus
 from memorization.disk_index import DiskIndex
+from memorization.layout import IndexParameters
 from memorization.opening import open_embedded
+from memorization.redis_build import build_redis_index
 from memorization.shingles import Windows, split_words
-from memorization.signatures import RensaSigner
+from memorization.signatures import make_signer
 from model.checkpoint import resolve_model
-from model.tokenizer import load_tokenizer
+from model.tokenizer import Tokenizer, load_tokenizer
 
 Query = TypeVar("Query")
 
+PARTS = ("signatures", "build", "trace", "near", "redis")
 _QUERIES = 200
-_DOCUMENT_WORDS = 300
-_NUM_PERM = 128
+_QUERY_TOKENS, _QUERY_WORDS = 256, 190
+_DOCUMENT_WORDS, _NUM_PERM, _ROUNDS = 300, 128, 7
 
 
-def main(index: Path, corpus: Sequence[Path]) -> None:
-    """Print latencies of queries and rates of signatures."""
-    words = [w for d in islice(read_corpus(corpus_files(corpus)), 20) for w in d.text.split(" ")]
-    _queries(DiskIndex.open(index), words)
-    _signatures(split_words(" ".join(words)))
-
-
-def _queries(index: DiskIndex, words: list[str]) -> None:
+def main(corpus: Sequence[Path], folder: Path, windows: int, parts: Sequence[str]) -> None:
+    """Print a table for each part."""
+    print(f"kernels: {kernels.status()}")
     tokenizer = load_tokenizer(resolve_model("talipot-tiny"))
+    words = [w for d in islice(read_corpus(corpus_files(corpus)), 20) for w in d.text.split(" ")]
+    texts = _query_texts(words)
+    if "signatures" in parts:
+        _signatures(" ".join(words))
+    if "build" in parts:
+        shutil.rmtree(folder / "index", ignore_errors=True)
+    result = _build(corpus, tokenizer, folder / "index")
+    if "trace" in parts:
+        _trace(folder / "index", tokenizer, texts)
+    shorter = [" ".join(text.split(" ")[:_QUERY_WORDS]) for text in texts]
+    dense = _dense(result, windows)
+    if "near" in parts:
+        built = build_index(corpus, tokenizer, folder / "near", dense)
+        index = DiskIndex.open(folder / "near")
+        _heading(f"near duplicates, {built.windows:,} windows")
+        _latency("in process", index.near_duplicates, shorter)
+    if "redis" in parts:
+        with running_redis() as client:
+            _redis(client, corpus, dataclasses.replace(dense, signature="datasketch"), shorter)
+
+
+def _query_texts(words: list[str]) -> list[str]:
     rng = random.Random(1)
     texts = []
     for number in range(_QUERIES):
@@ -52,10 +83,37 @@ def _queries(index: DiskIndex, words: list[str]) -> None:
         if number % 2:
             piece = [rng.choice(words) if rng.random() < 0.1 else word for word in piece]
         texts.append(" ".join(piece))
-    tokens = [tokenizer.encode(text)[:256] for text in texts]
-    shorter = [" ".join(text.split(" ")[:190]) for text in texts]
-    embedded = open_embedded("talipot-tiny")
-    print("query of 256 tokens or their 190 words          p50 ms  p99 ms")
+    return texts
+
+
+def _dense(result: BuildResult, windows: int) -> IndexParameters:
+    """Parameters of an index of near duplicates with at least so many windows."""
+    usual = Windows()
+    stride = max(1, int(usual.stride_words * result.windows / windows))
+    return IndexParameters(exact=False, windows=dataclasses.replace(usual, stride_words=stride))
+
+
+def _heading(name: str) -> None:
+    print(f"\n{name:<50}{'p50 ms':>9}{'p99 ms':>9}{'p50 CPU ms':>12}")
+
+
+def _latency(name: str, query: Callable[[Query], object], given: list[Query]) -> None:
+    for warm in given[:20]:
+        query(warm)
+    wall, used = [], []
+    for one in given:
+        began, began_cpu = time.perf_counter(), time.process_time()
+        query(one)
+        wall.append(1e3 * (time.perf_counter() - began))
+        used.append(1e3 * (time.process_time() - began_cpu))
+    p50, p99 = np.percentile(wall, [50, 99])
+    print(f"  {name:<48}{p50:9.2f}{p99:9.2f}{np.median(used):12.2f}")
+
+
+def _trace(folder: Path, tokenizer: Tokenizer, texts: list[str]) -> None:
+    index, embedded = DiskIndex.open(folder), open_embedded("talipot-tiny")
+    tokens = [tokenizer.encode(text)[:_QUERY_TOKENS] for text in texts]
+    _heading(f"exact trace of {_QUERY_TOKENS} tokens")
     _latency("suffix array, all runs, documents and counts", index.longest_matches, tokens)
     _latency(
         "the same, runs of 20 tokens and more",
@@ -63,52 +121,118 @@ def _queries(index: DiskIndex, words: list[str]) -> None:
         tokens,
     )
     _latency("fingerprints of talipot-tiny", embedded.longest_matches, tokens)
-    _latency("near duplicates in process", index.near_duplicates, shorter)
 
 
-def _latency(name: str, query: Callable[[Query], object], given: list[Query]) -> None:
-    for warm in given[:20]:
-        query(warm)
-    taken = []
-    for one in given:
-        began = time.perf_counter()
-        query(one)
-        taken.append(1e3 * (time.perf_counter() - began))
-    print(f"  {name:<46}{np.percentile(taken, 50):6.2f}  {np.percentile(taken, 99):6.2f}")
+def _build(corpus: Sequence[Path], tokenizer: Tokenizer, folder: Path) -> BuildResult:
+    began, began_cpu = time.perf_counter(), time.process_time()
+    result = build_index(corpus, tokenizer, folder)
+    wall, used = time.perf_counter() - began, time.process_time() - began_cpu
+    megabytes = result.characters / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    if result.was_complete:
+        return result
+    print(
+        f"\nbuild: {megabytes:.1f} M characters, {result.documents:,} documents, "
+        f"{result.tokens:,} tokens, {result.windows:,} windows\n"
+        f"  {wall:.1f} s, {megabytes / wall:.2f} MB/s; CPU {used:.1f} s, {megabytes / used:.2f} MB "
+        f"for each CPU second\n"
+        f"  {result.bytes / 1e6:.1f} MB, {result.bytes / result.characters:.2f} bytes for each "
+        f"character; at most {peak:.2f} GB of memory in this process"
+    )
+    return result
 
 
-def _signatures(words: list[str]) -> None:
+def _redis(
+    client: redis.Redis, corpus: Sequence[Path], parameters: IndexParameters, texts: list[str]
+) -> None:
+    began = time.perf_counter()
+    index = build_redis_index(corpus, client, "benchmark", parameters)
+    seconds = time.perf_counter() - began
+    windows: Any = client.hlen(index.basename + b"_keys")
+    memory: Any = client.info("memory")
+    print(
+        f"\nRedis: {windows:,} windows in {seconds:.0f} s, "
+        f"{memory['used_memory'] / windows:,.0f} bytes for each"
+    )
+    where = client.connection_pool.connection_kwargs
+    banding = parameters.banding
+    lsh = MinHashLSH(
+        num_perm=banding.num_perm,
+        params=(banding.bands, banding.rows),
+        prepickle=False,
+        storage_config={
+            "type": "redis",
+            "basename": index.basename,
+            "redis": {"host": where["host"], "port": where["port"]},
+        },
+    )
+
+    def datasketch(text: str) -> list[Any]:
+        words = split_words(text)
+        found = []
+        for start in parameters.windows.starts(len(words)).tolist():
+            window = words[start : start + parameters.windows.window_words]
+            found += lsh.query(_sketch(_shingles(window, parameters.windows), banding.num_perm))
+        return found
+
+    _heading(f"near duplicates in Redis, {windows:,} windows")
+    _latency("ours, with similarities and documents", index.near_duplicates, texts)
+    _latency("datasketch's MinHashLSH, keys alone", datasketch, texts)
+
+
+def _shingles(words: list[str], windows: Windows) -> list[str]:
+    n = windows.shingle_words
+    return [" ".join(words[at : at + n]) for at in range(len(words) - n + 1)]
+
+
+def _sketch(shingles: list[str], num_perm: int) -> MinHash:
+    sketch = MinHash(num_perm=num_perm)
+    sketch.update_batch([shingle.encode() for shingle in shingles])
+    return sketch
+
+
+def _signatures(text: str) -> None:
     size = _DOCUMENT_WORDS
-    documents = [words[at : at + size] for at in range(0, min(len(words), 1_500_000) - size, size)]
-    shingles = [[" ".join(d[i : i + 3]) for i in range(size - 2)] for d in documents]
-    signer = RensaSigner(Windows(window_words=size, stride_words=size), _NUM_PERM)
-    start = np.zeros(1, np.int64)
-    long = [word for document in documents for word in document]
-    starts = np.arange(len(documents), dtype=np.int64) * size
-
-    def datasketch() -> None:
-        for document in shingles[:500]:
-            sketch = MinHash(num_perm=_NUM_PERM)
-            sketch.update_batch([shingle.encode() for shingle in document])
-
-    signer.sign(documents[0], start)
-    print(f"signatures, {size} words, {_NUM_PERM} permutations     documents/s")
-    for name, count, run in (
-        ("ours, from words", len(documents), lambda: signer.sign(long, starts)),
+    windows = Windows(window_words=size, stride_words=size)
+    words = split_words(text)[: 5000 * size]
+    documents = [words[at : at + size] for at in range(0, len(words) - size + 1, size)]
+    shingles = [_shingles(document, windows) for document in documents]
+    text = " ".join(word for document in documents for word in document)
+    signer = make_signer("talipot", windows, _NUM_PERM)
+    contenders: list[tuple[str, int, Callable[[], object]]] = [
+        ("ours, from text, on one core", len(documents), lambda: signer.sign(text)),
         (
-            "rensa, from shingles",
+            "rensa, from sets of shingles, on all cores",
             len(documents),
             lambda: RMinHash.digest_matrix_from_token_sets(shingles, _NUM_PERM, 1).to_rows(),
         ),
-        ("datasketch update_batch, from shingles", 500, datasketch),
-    ):
-        rates = []
-        for _ in range(3):
-            began = time.perf_counter()
+        (
+            "datasketch's update_batch, from shingles",
+            200,
+            lambda: [_sketch(some, _NUM_PERM) for some in shingles[:200]],
+        ),
+    ]
+    rates: dict[str, list[tuple[float, float]]] = {name: [] for name, _, _ in contenders}
+    for _ in range(_ROUNDS):  # in turn, so that other work on the machine meets all of them
+        for name, count, run in contenders:
+            began, began_cpu = time.perf_counter(), time.process_time()
             run()
-            rates.append(count / (time.perf_counter() - began))
-        print(f"  {name:<46}{max(rates):10,.0f}")
+            wall, used = time.perf_counter() - began, time.process_time() - began_cpu
+            rates[name].append((count / wall, count / used))
+    print(
+        f"\nsignatures, {size} words, {_NUM_PERM} permutations; documents   a second   a CPU second"
+    )
+    for name, found in rates.items():
+        seconds, cpu = np.median(np.array(found), axis=0)
+        print(f"  {name:<52}{seconds:14,.0f}{cpu:15,.0f}")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), [Path(path) for path in sys.argv[2:]])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("corpus", nargs="+", type=Path)
+    parser.add_argument("--folder", type=Path, help="keep the indexes here, and take those there")
+    parser.add_argument("--windows", type=int, default=1_000_000)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        main(options.corpus, options.folder or Path(scratch), options.windows, options.only)

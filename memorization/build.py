@@ -10,6 +10,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from memorization.layout import (
     read_json,
     write_json,
 )
-from memorization.shard_writer import ShardWriter
+from memorization.shard_writer import ShardCounts, ShardWriter, sort_shard
 from memorization.signatures import make_signer
 from memorization.tokenizer import IndexTokenizer, tokenizer_identity
 
@@ -112,7 +113,7 @@ def build_index(
 
 
 class _Build:
-    """One build's state: the shards that are finished, and the one that is open."""
+    """One build's state: the complete shards, how many of them are sorted, and the open one."""
 
     def __init__(
         self,
@@ -132,14 +133,25 @@ class _Build:
             if parameters.near
             else None
         )
+        self._sorter = ThreadPoolExecutor(1, "sort-shard")
+        self._sorting: tuple[int, Future[None]] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             self._state = read_json(folder / _STATE)
             return
-        self._state = {"documents": 0, "characters": 0, "shards": [], "open": None}
+        self._state = {"documents": 0, "characters": 0, "shards": [], "sorted": 0, "open": None}
 
     def run(self, files: Sequence[Path]) -> None:
         """Index what is not indexed yet, and write the manifest."""
+        # One shard is sorted while the next is read.
+        with self._sorter:
+            for number in range(self._state["sorted"], len(self._state["shards"])):
+                self._sort(number)
+            self._read(files)
+            self._finish_sorting()
+        self._write_manifest()
+
+    def _read(self, files: Sequence[Path]) -> None:
         state = self._state
         self._on_characters(state["characters"])
         documents = itertools.islice(read_corpus(files), state["documents"], None)
@@ -149,7 +161,7 @@ class _Build:
             for document, stored in encode_documents(documents, self._tokenizer):
                 full = writer.counts.tokens + len(stored) > self._parameters.shard_tokens
                 if full and writer.counts.documents:
-                    self._finish(writer)
+                    self._complete(writer)
                     writer, since = self._writer(None), 0
                 writer.append(document, stored)
                 state["documents"] += 1
@@ -162,26 +174,49 @@ class _Build:
             if not state["documents"]:
                 raise CorpusError(f"the corpus has no document: {', '.join(map(str, files))}")
             if writer.counts.documents:
-                self._finish(writer)
+                self._complete(writer)
         finally:
             writer.close()
-        self._write_manifest()
+
+    def _folder_of(self, number: int) -> Path:
+        return self._folder / f"shard-{number:05}"
 
     def _writer(self, checkpoint: dict[str, Any] | None) -> ShardWriter:
         return ShardWriter(
-            self._folder / f"shard-{len(self._state['shards']):05}",
+            self._folder_of(len(self._state["shards"])),
             self._parameters,
             self._tokenizer.vocab_size,
             self._signer,
             checkpoint=checkpoint,
         )
 
-    def _finish(self, writer: ShardWriter) -> None:
-        # Sorting takes a while: what was read so far is kept first.
-        self._save(writer.checkpoint())
-        self._on_phase(f"sorting shard {len(self._state['shards'])}")
-        self._state["shards"].append(writer.finish())
+    def _complete(self, writer: ShardWriter) -> None:
+        self._state["shards"].append(dataclasses.asdict(writer.complete()))
         self._save(None)
+        self._sort(len(self._state["shards"]) - 1)
+
+    def _sort(self, number: int) -> None:
+        """Begin to sort a shard, once the one before is done: memory holds a single sort."""
+        self._finish_sorting()
+        counts = ShardCounts(**self._state["shards"][number])
+        vocab_size = self._tokenizer.vocab_size
+        self._sorting = (
+            number,
+            self._sorter.submit(
+                sort_shard, self._folder_of(number), self._parameters, vocab_size, counts
+            ),
+        )
+
+    def _finish_sorting(self) -> None:
+        if self._sorting is None:
+            return
+        number, sorting = self._sorting
+        if not sorting.done():
+            self._on_phase(f"sorting shard {number}")
+        sorting.result()
+        self._sorting = None
+        # Kept with the next checkpoint; sorting a shard again does no harm.
+        self._state["sorted"] = number + 1
         self._on_phase("reading")
 
     def _save(self, checkpoint: dict[str, Any] | None) -> None:

@@ -12,7 +12,6 @@ from memorization.index import NearDuplicate, Occurrence, Span
 from memorization.layout import CURRENT, MANIFEST, VERSION, IndexParameters, read_json
 from memorization.shard import Shard
 from memorization.shard_writer import ShardCounts
-from memorization.shingles import split_words
 from memorization.signatures import band_keys, make_signer, similarities
 from memorization.suffix_array import Int64, Stored, store_tokens
 
@@ -36,8 +35,8 @@ class DiskIndex:
         manifest = read_json(generation / MANIFEST)
         if manifest.get("version") != VERSION:
             raise TrainingIndexError(
-                f"{generation} has version {manifest.get('version')}, and this release reads "
-                f"{VERSION}"
+                f"the index {generation} has version {manifest.get('version')}, and this release "
+                f"reads {VERSION}: build it again"
             )
         self.generation = generation
         self.parameters = IndexParameters.from_dict(manifest["parameters"])
@@ -112,11 +111,9 @@ class DiskIndex:
         """
         if not self.parameters.near:
             raise TrainingIndexError("this index was built without near duplicates")
-        words = split_words(text)
-        starts = self.parameters.windows.starts(len(words))
+        _, starts, signatures = self._signer.sign(text)
         if not len(starts):
             return []
-        signatures = self._signer.sign(words, starts)
         keys = band_keys(signatures, self.parameters.banding)
         found: list[NearDuplicate] = []
         for shard in self._shards:

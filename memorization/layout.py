@@ -22,7 +22,7 @@ from memorization.lsh import Banding
 from memorization.shingles import Windows
 from memorization.signatures import SignatureKind
 
-VERSION = 1
+VERSION = 2
 CURRENT = "current.json"
 MANIFEST = "manifest.json"
 
@@ -34,7 +34,8 @@ class IndexParameters:
     Attributes:
         exact: Whether verbatim runs are found, by a suffix array.
         near: Whether near duplicates are found, by MinHash LSH.
-        shard_tokens: Tokens of a shard; building one takes about 20 bytes of memory for each.
+        shard_tokens: Tokens of a shard; sorting one takes about 20 bytes of memory for each, while
+            the next is read. A query searches every shard.
         signature: Whose MinHash signatures.
         banding: Their division into bands.
         windows: How documents are cut.
@@ -42,8 +43,8 @@ class IndexParameters:
 
     exact: bool = True
     near: bool = True
-    shard_tokens: int = 1 << 26
-    signature: SignatureKind = "rensa"
+    shard_tokens: int = 1 << 24
+    signature: SignatureKind = "talipot"
     banding: Banding = dataclasses.field(default_factory=Banding)
     windows: Windows = dataclasses.field(default_factory=Windows)
 
@@ -55,9 +56,9 @@ class IndexParameters:
             raise TrainingIndexError(
                 f"shard_tokens={self.shard_tokens} must be from 1 to {1 << 28}"
             )
-        if self.signature not in ("rensa", "datasketch"):
+        if self.signature not in ("talipot", "datasketch"):
             raise TrainingIndexError(
-                f"signature={self.signature!r} must be 'rensa' or 'datasketch'"
+                f"signature={self.signature!r} must be 'talipot' or 'datasketch'"
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from memorization.corpus import Document, corpus_files, read_corpus
 from memorization.errors import CorpusError, IndexUnavailableError, TrainingIndexError
 from memorization.layout import VERSION, IndexParameters, generation_name
 from memorization.redis_index import RedisIndex, answering, band_bytes
-from memorization.shingles import split_words
 from memorization.signatures import make_signer
 
 # Inserts windows as datasketch does, in one call: KEYS[1] is the basename, ARGV[1] the number of
@@ -134,13 +133,12 @@ def _insert_corpus(
     since = 0
 
     def insert(number: int, document: Document) -> int:
-        words = split_words(document.text)
-        starts = parameters.windows.starts(len(words))
+        words, starts, signatures = signer.sign(document.text)
         named = [document.id, document.title, document.source]
         client.hset(basename + b"_documents", str(number), json.dumps(named, ensure_ascii=False))
         if len(starts):
-            size = min(parameters.windows.window_words, len(words))
-            bands = band_bytes(signer.sign(words, starts), parameters.banding)
+            size = min(parameters.windows.window_words, words)
+            bands = band_bytes(signatures, parameters.banding)
             for start, values in zip(starts.tolist(), bands, strict=True):
                 writer.add(b"%d:%d:%d" % (number, start, size), values)
         return len(starts)

@@ -29,7 +29,6 @@ from memorization.errors import IndexUnavailableError, TrainingIndexError
 from memorization.index import NearDuplicate, Span
 from memorization.layout import VERSION, IndexParameters
 from memorization.lsh import Banding
-from memorization.shingles import split_words
 from memorization.signatures import Signatures, make_signer
 
 # A key names document, first word and words of a window; the document's name stands apart.
@@ -113,7 +112,7 @@ class RedisIndex:
         if manifest["version"] != VERSION:
             raise TrainingIndexError(
                 f"the index {name!r} in Redis has version {manifest['version']}, and this release "
-                f"reads {VERSION}"
+                f"reads {VERSION}: build it again"
             )
         return cls(
             client,
@@ -144,11 +143,9 @@ class RedisIndex:
 
     def near_duplicates(self, text: str, *, min_similarity: float = 0.5) -> list[NearDuplicate]:
         """Return corpus windows that resemble the text; see `TrainingIndex.near_duplicates`."""
-        words = split_words(text)
-        starts = self.parameters.windows.starts(len(words))
+        _, starts, signatures = self._signer.sign(text)
         if not len(starts):
             return []
-        signatures = self._signer.sign(words, starts)
         with answering(self._where):
             candidates = self._candidates(signatures)
             if not candidates:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 from memorization.corpus import Document
 from memorization.errors import IndexBuildError
 from memorization.layout import IndexParameters
-from memorization.shingles import split_words
-from memorization.signatures import Signer, band_keys
+from memorization.lsh import Banding
+from memorization.signatures import Signer, hash_rows
 from memorization.suffix_array import (
     PADDING,
     SEPARATOR,
@@ -121,24 +122,13 @@ class ShardWriter:
             lengths[name] = file.tell()
         return {"bytes": lengths, "counts": dataclasses.asdict(self.counts)}
 
-    def finish(self) -> dict[str, int]:
-        """Sort what was appended.
-
-        Returns:
-            The shard's counts, for the manifest.
-        """
+    def complete(self) -> ShardCounts:
+        """Flush and close the files: no document will come any more, and `sort_shard` may."""
         if self._parameters.exact:
             self._write(TOKENS, np.full(PADDING, SEPARATOR, self._dtype).tobytes())
         self.checkpoint()
         self.close()
-        if self._parameters.exact:
-            stored = np.fromfile(self._folder / TOKENS, self._dtype)
-            suffixes = build_suffix_array(stored)
-            self._save(SUFFIXES, suffixes)
-            self._save(KEYS, build_keys(stored, suffixes))
-        if self._parameters.near:
-            self._sort_bands()
-        return dataclasses.asdict(self.counts)
+        return self.counts
 
     def close(self) -> None:
         """Close the files; what was not checkpointed may be lost."""
@@ -146,34 +136,61 @@ class ShardWriter:
             file.close()
 
     def _append_windows(self, text: str, signer: Signer) -> None:
-        words = split_words(text)
-        windows = self._parameters.windows
-        starts = windows.starts(len(words))
+        words, starts, signatures = signer.sign(text)
         if not len(starts):
             return
         rows = np.empty((len(starts), WINDOW_FIELDS), np.uint32)
         rows[:, 0] = self.counts.documents
         rows[:, 1] = starts
-        rows[:, 2] = min(windows.window_words, len(words))
+        rows[:, 2] = min(self._parameters.windows.window_words, words)
         self._write(WINDOWS, rows.tobytes())
-        self._write(SIGNATURES, signer.sign(words, starts).tobytes())
+        self._write(SIGNATURES, signatures.tobytes())
         self.counts.windows += len(starts)
-
-    def _sort_bands(self) -> None:
-        """For each band the windows' keys in ascending order, and whose they are."""
-        banding = self._parameters.banding
-        shape = (self.counts.windows, banding.num_perm)
-        signatures = np.fromfile(self._folder / SIGNATURES, np.uint32).reshape(shape)
-        keys = band_keys(signatures, banding).T
-        rows = np.argsort(keys, axis=1, kind="stable").astype(np.uint32)
-        self._save(BAND_KEYS, np.take_along_axis(keys, rows.astype(np.int64), axis=1))
-        self._save(BAND_ROWS, rows)
 
     def _write(self, name: str, data: bytes) -> None:
         self._files[name].write(data)
 
-    def _save(self, name: str, array: NDArray[Any]) -> None:
-        with (self._folder / name).open("wb") as file:
-            file.write(np.ascontiguousarray(array).data)
-            file.flush()
-            os.fsync(file.fileno())
+
+def sort_shard(
+    folder: Path, parameters: IndexParameters, vocab_size: int, counts: ShardCounts
+) -> None:
+    """Write what a search needs of a complete shard; the same bytes whenever it is called.
+
+    Raises:
+        OSError: A file cannot be read or written.
+    """
+    pending: list[Future[None]] = []
+    # The suffix sort leaves Python's lock to the bands.
+    with ThreadPoolExecutor(1, "sort-bands") as pool:
+        if parameters.near:
+            pending.append(pool.submit(_sort_bands, folder, parameters.banding, counts.windows))
+        if parameters.exact:
+            stored = np.fromfile(folder / TOKENS, stored_dtype(vocab_size))
+            suffixes = build_suffix_array(stored)
+            _save(folder / SUFFIXES, suffixes)
+            _save(folder / KEYS, build_keys(stored, suffixes))
+        for bands in pending:
+            bands.result()
+
+
+def _sort_bands(folder: Path, banding: Banding, windows: int) -> None:
+    """For each band the windows' keys in ascending order, and whose they are."""
+    signatures = np.fromfile(folder / SIGNATURES, np.uint32).reshape(windows, banding.num_perm)
+    keys, rows = (np.empty((banding.bands, windows), np.uint32) for _ in range(2))
+    for band in range(banding.bands):
+        values = signatures[:, band * banding.rows : (band + 1) * banding.rows]
+        # A key and its row are one number: all are different, and their order is one.
+        packed = hash_rows(values).astype(np.uint64) << np.uint64(32)
+        packed |= np.arange(windows, dtype=np.uint64)
+        packed.sort()
+        keys[band] = packed >> np.uint64(32)
+        rows[band] = packed.astype(np.uint32)
+    _save(folder / BAND_KEYS, keys)
+    _save(folder / BAND_ROWS, rows)
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    with path.open("wb") as file:
+        file.write(np.ascontiguousarray(array).data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -7,19 +7,19 @@ do not tell texts apart.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
-from collections.abc import Sequence
 
 import numpy as np
 
+from memorization import kernels
 from memorization.errors import TrainingIndexError
 from memorization.rolling_hash import UInt64, mix
 from memorization.suffix_array import Int64
 
 _WORD = re.compile(r"\w+")
-_BASE = np.uint64(0x9E3779B97F4A7C15)
+_MULTIPLIER = 0x9E3779B97F4A7C15
 _MAX_REMEMBERED = 1 << 20
+_MASK = (1 << 64) - 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,24 +67,41 @@ def split_words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-class WordHashes(dict[str, int]):
-    """A 64-bit hash of each word, the same in every process; remembers the words it has seen."""
+def shingle_hashes(text: str, shingle_words: int) -> tuple[int, UInt64]:
+    """Number of words of a text, and a 64-bit hash of every run of `shingle_words` of them.
+
+    A word's hash takes its bytes of UTF-8 by eights, so that words of up to eight have none in
+    common; a run's is a polynomial of its words', mixed. They are the same in every process.
+
+    Returns:
+        words, and uint64[max(0, words - shingle_words + 1)].
+    """
+    if kernels.is_available():
+        return kernels.shingle_hashes(text, shingle_words)
+    words = (match.group() for match in _WORD.finditer(text.lower()))
+    values = np.fromiter(map(_KNOWN.__getitem__, words), np.uint64)
+    hashes = np.zeros(max(0, len(values) - shingle_words + 1), np.uint64)
+    for offset in range(shingle_words):
+        hashes *= np.uint64(_MULTIPLIER)
+        hashes += values[offset : offset + len(hashes)]
+    return len(values), mix(hashes)
+
+
+class _WordHashes(dict[str, int]):
+    """Hashes of words; remembers those that it has seen."""
 
     def __missing__(self, word: str) -> int:
         """Hash a word that was not seen before."""
         if len(self) >= _MAX_REMEMBERED:
             self.clear()
-        digest = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        value = self[word] = int.from_bytes(digest, "little")
+        data = word.encode("utf-8", "surrogatepass")
+        value = (len(data) * _MULTIPLIER) & _MASK
+        for at in range(0, len(data), 8):
+            value ^= int.from_bytes(data[at : at + 8], "little")
+            value = (value * _MULTIPLIER) & _MASK
+            value ^= value >> 32
+        self[word] = value
         return value
 
 
-def shingle_hashes(words: Sequence[str], shingle_words: int, known: WordHashes) -> UInt64:
-    """A 64-bit hash of every run of `shingle_words` words, uint64[max(0, words - n + 1)]."""
-    values = np.array([known[word] for word in words], np.uint64)
-    count = max(0, len(words) - shingle_words + 1)
-    hashes = np.zeros(count, np.uint64)
-    for offset in range(shingle_words):
-        hashes *= _BASE
-        hashes += values[offset : offset + count]
-    return mix(hashes)
+_KNOWN = _WordHashes()

@@ -1,122 +1,162 @@
-"""MinHash signatures of windows, by rensa or as datasketch computes them.
+"""MinHash signatures of windows: Talipot's, or datasketch's own.
 
-Both give `num_perm` 32-bit values of which two windows share about as large a part as of their
-shingles. Only datasketch's own can be mixed with an index that datasketch made.
+Both are `num_perm` 32-bit values of which two windows share about as large a part as of their
+shingles (Broder 1997), and both are the least values of a shingle's 32-bit hash under affine
+permutations. They differ in the hash and in the permutations' constants. Only datasketch's can be
+mixed with an index that datasketch made; its SHA-1 of each shingle takes most of its time.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-from typing import Literal, Protocol, TypeAlias
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from memorization import kernels
 from memorization.lsh import Banding
-from memorization.rolling_hash import UInt64
-from memorization.shingles import Windows, WordHashes, shingle_hashes
+from memorization.rolling_hash import mix
+from memorization.shingles import Windows, shingle_hashes, split_words
 from memorization.suffix_array import Int64
 
+UInt32: TypeAlias = NDArray[np.uint32]
 Signatures: TypeAlias = NDArray[np.uint32]
-SignatureKind: TypeAlias = Literal["rensa", "datasketch"]
+SignatureKind: TypeAlias = Literal["talipot", "datasketch"]
 
 SEED = 1
-"""Seed of the permutations, datasketch's default."""
+"""Seed of datasketch's permutations, its default."""
 
 _HASH_BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
-class Signer(Protocol):
-    """Computes the signatures of a text's windows."""
+class Signed(NamedTuple):
+    """A text's windows.
 
-    def sign(self, words: Sequence[str], starts: Int64) -> Signatures:
-        """Signatures of the windows that begin at `starts`, uint32[windows, num_perm]."""
-        ...
+    Attributes:
+        words: Words of the text.
+        starts: First word of each window, int64[windows]; none for less than a shingle.
+        signatures: Their signatures, uint32[windows, num_perm].
+    """
+
+    words: int
+    starts: Int64
+    signatures: Signatures
+
+
+@dataclasses.dataclass(frozen=True)
+class Permutations:
+    """The permutations x -> multiply * x + add of the numbers modulo 2**32.
+
+    Attributes:
+        multiply: Odd factors, uint32[num_perm].
+        add: uint32[num_perm].
+    """
+
+    multiply: UInt32
+    add: UInt32
+
+
+@dataclasses.dataclass(frozen=True)
+class Signer:
+    """Computes the signatures of a text's windows.
+
+    Attributes:
+        windows: How a text is cut.
+        permutations: Of the shingles' hashes.
+        hash_shingles: Gives the number of a text's words, and a hash of each run of so many.
+    """
+
+    windows: Windows
+    permutations: Permutations
+    hash_shingles: Callable[[str, int], tuple[int, UInt32]]
+
+    def sign(self, text: str) -> Signed:
+        """Cut a text into windows and sign each."""
+        words, hashes = self.hash_shingles(text, self.windows.shingle_words)
+        starts = self.windows.starts(words)
+        members = self.windows.shingles_of(words) if len(starts) else 0
+        return Signed(words, starts, minhash(hashes, starts, members, self.permutations))
 
 
 def make_signer(kind: SignatureKind, windows: Windows, num_perm: int) -> Signer:
     """The signer of a kind."""
-    signer = RensaSigner if kind == "rensa" else DatasketchSigner
-    return signer(windows, num_perm)
+    if kind == "datasketch":
+        return Signer(windows, _datasketch_permutations(num_perm), _datasketch_hashes)
+    return Signer(windows, _talipot_permutations(num_perm), _talipot_hashes)
 
 
-class RensaSigner:
-    """Signatures of rensa's R-MinHash over our own shingle hashes."""
+def minhash(hashes: UInt32, starts: Int64, members: int, permutations: Permutations) -> Signatures:
+    """Signatures of windows, uint32[windows, num_perm].
 
-    def __init__(self, windows: Windows, num_perm: int) -> None:
-        """Prepare for windows of this size."""
-        self._windows = windows
-        self._num_perm = num_perm
-        self._words = WordHashes()
-
-    def sign(self, words: Sequence[str], starts: Int64) -> Signatures:
-        """See `Signer.sign`."""
-        hashes = shingle_hashes(words, self._windows.shingle_words, self._words)
-        return sign_hashes(
-            hashes[starts[:, None] + np.arange(self._windows.shingles_of(len(words)))],
-            self._num_perm,
-        )
-
-
-def sign_hashes(hashes: UInt64, num_perm: int) -> Signatures:
-    """R-MinHash signatures of equal sets, uint64[sets, members] → uint32[sets, num_perm]."""
-    from rensa import RMinHash
-
-    sets, members = hashes.shape
-    if not sets:
-        return np.empty((0, num_perm), np.uint32)
-    offsets = np.arange(sets + 1, dtype=np.uint64) * np.uint64(members)
-    matrix = RMinHash.digest_matrix_from_flat_token_hashes(
-        np.ascontiguousarray(hashes).reshape(-1), offsets, num_perm, SEED
-    )
-    values = itertools.chain.from_iterable(matrix.to_rows())
-    return np.fromiter(values, np.uint32, sets * num_perm).reshape(sets, num_perm)
-
-
-class DatasketchSigner:
-    """Signatures equal to `datasketch.MinHash(num_perm, seed=1)` of the shingles' UTF-8 bytes.
-
-    A shingle is its words joined by single spaces; datasketch's default hash is SHA-1's first 32
-    bits, and its default scheme "affine32".
+    Args:
+        hashes: Hash of each shingle of a text, uint32[shingles].
+        starts: First shingle of each window, int64[windows].
+        members: Shingles of each window.
+        permutations: Under which the least value is taken.
     """
-
-    def __init__(self, windows: Windows, num_perm: int) -> None:
-        """Take the permutations from datasketch."""
-        from datasketch import MinHash
-
-        self._windows = windows
-        self._multiply, self._add = MinHash(num_perm=num_perm, seed=SEED).permutations
-
-    def sign(self, words: Sequence[str], starts: Int64) -> Signatures:
-        """See `Signer.sign`."""
-        from datasketch.hashfunc import sha1_hash32
-
-        n = self._windows.shingle_words
-        shingles = [" ".join(words[at : at + n]).encode() for at in range(len(words) - n + 1)]
-        hashes = _mix_32(np.array([sha1_hash32(shingle) for shingle in shingles], np.uint32))
-        members = np.arange(self._windows.shingles_of(len(words)))
-        signatures = np.empty((len(starts), len(self._multiply)), np.uint32)
-        for row, start in enumerate(starts.tolist()):
-            values = hashes[start + members, None] * self._multiply + self._add
-            signatures[row] = values.min(axis=0)
-        return signatures
+    multiply, add = permutations.multiply, permutations.add
+    if kernels.is_available():
+        return kernels.minhash(hashes, starts, members, multiply, add)
+    signatures = np.empty((len(starts), len(multiply)), np.uint32)
+    for row, start in enumerate(starts.tolist()):
+        values = hashes[start : start + members, None] * multiply + add
+        signatures[row] = values.min(axis=0)
+    return signatures
 
 
-def _mix_32(values: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Murmur3's 32-bit finalizer, which datasketch applies before its permutations."""
+def _talipot_permutations(num_perm: int) -> Permutations:
+    """Constants from a counter; those for more permutations begin with those for fewer."""
+    values = mix(np.arange(1, 2 * num_perm + 1, dtype=np.uint64) * _HASH_BASE) >> np.uint64(32)
+    multiply, add = values.astype(np.uint32).reshape(num_perm, 2).T
+    return Permutations(np.ascontiguousarray(multiply | np.uint32(1)), np.ascontiguousarray(add))
+
+
+def _talipot_hashes(text: str, shingle_words: int) -> tuple[int, UInt32]:
+    words, hashes = shingle_hashes(text, shingle_words)
+    return words, (hashes >> np.uint64(32)).astype(np.uint32)
+
+
+def _datasketch_permutations(num_perm: int) -> Permutations:
+    """Those of `datasketch.MinHash(num_perm, seed=1)`, in its default scheme "affine32"."""
+    from datasketch import MinHash
+
+    return Permutations(*MinHash(num_perm=num_perm, seed=SEED).permutations)
+
+
+def _datasketch_hashes(text: str, shingle_words: int) -> tuple[int, UInt32]:
+    """As datasketch hashes a shingle's words, joined by single spaces, in UTF-8.
+
+    Its default hash is SHA-1's first 32 bits, and before its permutations they pass Murmur3's
+    32-bit finalizer.
+    """
+    from datasketch.hashfunc import sha1_hash32
+
+    words = split_words(text)
+    count = max(0, len(words) - shingle_words + 1)
+
+    def shingles() -> Iterator[bytes]:
+        for at in range(count):
+            yield " ".join(words[at : at + shingle_words]).encode("utf-8", "surrogatepass")
+
+    values = np.fromiter(map(sha1_hash32, shingles()), np.uint32, count)
     values = (values ^ (values >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     values = (values ^ (values >> np.uint32(13))) * np.uint32(0xC2B2AE35)
-    return values ^ (values >> np.uint32(16))
+    return len(words), values ^ (values >> np.uint32(16))
 
 
-def band_keys(signatures: Signatures, banding: Banding) -> NDArray[np.uint32]:
+def band_keys(signatures: Signatures, banding: Banding) -> UInt32:
     """A 32-bit hash of each band's values, uint32[windows, bands]."""
-    used = signatures[:, : banding.bands * banding.rows].astype(np.uint64)
-    bands = used.reshape(len(signatures), banding.bands, banding.rows)
-    keys = np.zeros((len(signatures), banding.bands), np.uint64)
-    for row in range(banding.rows):
-        keys = (keys + bands[:, :, row] + np.uint64(1)) * _HASH_BASE
+    used = signatures[:, : banding.bands * banding.rows]
+    return hash_rows(used.reshape(len(signatures), banding.bands, banding.rows))
+
+
+def hash_rows(values: UInt32) -> UInt32:
+    """A 32-bit hash of the values along the last axis, uint32[..., rows] → uint32[...]."""
+    keys = np.zeros(values.shape[:-1], np.uint64)
+    for row in range(values.shape[-1]):
+        keys = (keys + values[..., row] + np.uint64(1)) * _HASH_BASE
         keys ^= keys >> np.uint64(29)
     return (keys >> np.uint64(32)).astype(np.uint32)
 

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from memorization import kernels
 from memorization.errors import TrainingIndexError
 
 Stored: TypeAlias = NDArray[Any]
@@ -80,9 +81,9 @@ def build_suffix_array(stored: Stored) -> NDArray[np.int32]:
             f"{stored.nbytes} bytes of tokens exceed the {np.iinfo(np.int32).max} of one shard"
         )
     by_byte = divsufsort(_big_endian(stored).view(np.uint8))
-    # Suffixes that begin inside a token are sorted too, and are of no use.
-    aligned = by_byte[by_byte % width == 0]
-    suffixes: NDArray[np.int32] = aligned // np.int32(width)
+    # Suffixes that begin inside a token are sorted too, and are of no use. A width is 2 or 4.
+    aligned = by_byte[by_byte & np.int32(width - 1) == 0]
+    suffixes: NDArray[np.int32] = aligned >> np.int32(width // 2)
     return suffixes
 
 
@@ -116,6 +117,12 @@ class SuffixArray:
         self, stored: Stored, suffixes: NDArray[np.int32], keys: NDArray[np.uint64]
     ) -> None:
         """Take the arrays of `build_suffix_array` and `build_keys`."""
+        stored = _big_endian(stored)
+        self._kernel = (
+            kernels.SuffixSearch(stored, suffixes, keys, _KEY_EVERY)
+            if kernels.is_available()
+            else None
+        )
         self._words = _words(stored)
         self._last_word = len(self._words) - 1
         self._suffixes = suffixes
@@ -127,7 +134,9 @@ class SuffixArray:
     def match_lengths(self, query: Stored) -> Int64:
         """Tokens that the longest match of each suffix of `query` has, int64[query]."""
         high = np.full(PADDING, np.iinfo(self._dtype).max, self._dtype)
-        patterns = np.concatenate([query, high])
+        patterns = _big_endian(np.concatenate([query, high]))
+        if self._kernel is not None:
+            return self._kernel.match_lengths(patterns, len(query))
         starts = np.arange(len(query), dtype=np.int64)
         words = _words(patterns).astype(np.uint64)
         # The suffix that shares most with a pattern is a neighbour of its place in the order.
@@ -146,6 +155,10 @@ class SuffixArray:
             starts: First token of each run, int64[runs].
             lengths: Tokens of each run, int64[runs].
         """
+        if not len(starts):
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        if self._kernel is not None:
+            return self._kernel.ranges(_big_endian(query), starts, lengths)
         ends: list[Int64] = []
         for closing in (LOW, int(np.iinfo(self._dtype).max)):
             closed = np.full(PADDING, closing, self._dtype)

@@ -16,7 +16,7 @@ import numpy as np
 
 from memorization.corpus import Document
 from memorization.rolling_hash import UInt64
-from memorization.shingles import WordHashes, shingle_hashes, split_words
+from memorization.shingles import shingle_hashes
 from memorization.suffix_array import Int64
 
 NGRAM_WORDS = 8
@@ -63,13 +63,12 @@ def measure_contamination(
     Raises:
         CorpusError: The corpus cannot be read.
     """
-    known = WordHashes()
-    hashes = [_ngrams(texts, ngram_words, known) for texts in examples]
+    hashes = [_ngrams(texts, ngram_words) for texts in examples]
     wanted = np.unique(np.concatenate([*hashes, np.empty(0, np.uint64)]))
     first = np.full(len(wanted), -1, np.int64)
     names: list[tuple[str, str]] = []
     for document in corpus:
-        found = np.unique(shingle_hashes(split_words(document.text), ngram_words, known))
+        found = np.unique(shingle_hashes(document.text, ngram_words)[1])
         places = np.searchsorted(wanted, found)
         is_inside = places < len(wanted)
         places, found = places[is_inside], found[is_inside]
@@ -80,8 +79,8 @@ def measure_contamination(
     return [_measured(first[np.searchsorted(wanted, one)], names) for one in hashes]
 
 
-def _ngrams(texts: Sequence[str], ngram_words: int, known: WordHashes) -> UInt64:
-    some = [shingle_hashes(split_words(text), ngram_words, known) for text in texts]
+def _ngrams(texts: Sequence[str], ngram_words: int) -> UInt64:
+    some = [shingle_hashes(text, ngram_words)[1] for text in texts]
     return np.unique(np.concatenate([*some, np.empty(0, np.uint64)]))
 
 

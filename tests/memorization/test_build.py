@@ -50,6 +50,22 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+_LONG_LINE = """
+import resource, sys
+from pathlib import Path
+from memorization.build import build_index
+from memorization.layout import IndexParameters
+from model.checkpoint import resolve_model
+from model.tokenizer import load_tokenizer
+tiny = load_tokenizer(resolve_model("talipot-tiny"))
+warm, corpus, out = map(Path, sys.argv[1:])
+build_index([warm], tiny, out / "warm", IndexParameters(exact=False))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+build_index([corpus], tiny, out / "long", IndexParameters(exact=False))
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+"""
+
+
 def start_build(source: Path, out: Path, limit_bytes: int = 0) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", _BUILD, str(source), str(out), str(limit_bytes)],
@@ -197,6 +213,24 @@ def test_a_very_long_line_is_one_document(tmp_path, tiny):
         assert [o.document for s in spans for o in s.occurrences] == ["long"]
 
 
+def test_a_long_line_takes_memory_in_proportion(tmp_path):
+    """Reading, cutting and signing a line take less than 16 bytes for each of its characters."""
+    text = " ".join(prose(5000, seed) for seed in range(10)) + " "
+    characters = 16_000_000
+    write_jsonl(tmp_path / "warm.jsonl", corpus(20))
+    write_jsonl(tmp_path / "long.jsonl", [{"text": (text * (characters // len(text) + 1))}])
+    arguments = [str(tmp_path / name) for name in ("warm.jsonl", "long.jsonl", "")]
+    ran = subprocess.run(
+        [sys.executable, "-c", _LONG_LINE, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(ran.stdout) < 16 * characters
+
+
 def test_one_build_at_a_time(tmp_path, tiny):
     source = write_jsonl(tmp_path / "c.jsonl", corpus(400))
     process = start_build(source, tmp_path / "index")
@@ -218,6 +252,15 @@ def test_a_damaged_index_is_named(tmp_path, tiny, name):
         DiskIndex.open(tmp_path / "index")
     path.unlink()
     with pytest.raises(TrainingIndexError, match="is damaged"):
+        DiskIndex.open(tmp_path / "index")
+
+
+def test_an_index_of_another_version_is_refused(tmp_path, tiny):
+    source = write_jsonl(tmp_path / "c.jsonl", corpus(3))
+    made = build_index([source], tiny, tmp_path / "index")
+    manifest = made.generation / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"version": 2', '"version": 1'))
+    with pytest.raises(TrainingIndexError, match="has version 1, and this release reads 2: build"):
         DiskIndex.open(tmp_path / "index")
 
 

@@ -9,6 +9,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from memorization.corpus import Document, corpus_files, read_corpus
 from memorization.errors import CorpusError
@@ -104,3 +106,23 @@ def test_what_is_no_corpus_is_refused(tmp_path, name):
         corpus_files([tmp_path / name])
     with pytest.raises(CorpusError, match="no corpus was given"):
         corpus_files([])
+
+
+JUNK_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".jsonl.zst", ".parquet", ".txt")
+
+
+@pytest.mark.parametrize("suffix", JUNK_SUFFIXES)
+@settings(max_examples=60, deadline=None)
+@given(junk=st.binary(max_size=300), is_packed=st.booleans())
+def test_binary_junk_is_an_error_with_the_files_name(tmp_path_factory, suffix, junk, is_packed):
+    """Or text, by chance: never another exception, and never a lone surrogate."""
+    path = tmp_path_factory.mktemp("junk") / f"c{suffix}"
+    pack = PACK.get(path.suffix, bytes)
+    path.write_bytes(pack(junk) if is_packed else junk)
+    try:
+        documents, message = read(path), path.name
+    except CorpusError as error:
+        documents, message = [], str(error)
+    assert path.name in message
+    for document in documents:
+        document.text.encode()

@@ -24,11 +24,11 @@ from memorization.lsh import (
 from memorization.redis_build import build_redis_index, connect
 from memorization.redis_index import RedisIndex
 from memorization.shingles import Windows, split_words
-from memorization.signatures import DatasketchSigner, RensaSigner
+from memorization.signatures import make_signer
 from tests.memorization.conftest import running_redis, write_jsonl
 from tests.memorization.texts import corpus, edited, prose
 
-KINDS = ("rensa", "datasketch")
+KINDS = ("talipot", "datasketch")
 NEAR = IndexParameters(exact=False)
 
 
@@ -59,23 +59,24 @@ def test_windows_cover_every_word(words, window, stride):
 
 def test_signatures_of_datasketchs_kind_are_datasketchs_own():
     windows = Windows(window_words=20, stride_words=10)
-    words = split_words(prose(55, 1))
-    starts = windows.starts(len(words))
-    signatures = DatasketchSigner(windows, 32).sign(words, starts)
-    for start, signature in zip(starts.tolist(), signatures, strict=True):
+    text = prose(55, 1)
+    words = split_words(text)
+    signed = make_signer("datasketch", windows, 32).sign(text)
+    assert signed.words == 55
+    for start, signature in zip(signed.starts.tolist(), signed.signatures, strict=True):
         text = " ".join(words[start : start + 20])
         np.testing.assert_array_equal(signature, datasketch_minhash(text, 32, 3).hashvalues)
 
 
-@pytest.mark.parametrize("signer", [RensaSigner, DatasketchSigner])
-def test_signatures_estimate_jaccard_similarity(signer):
+@pytest.mark.parametrize("kind", KINDS)
+def test_signatures_estimate_jaccard_similarity(kind):
     """Mean error over 60 pairs within four standard errors of none."""
-    windows, num_perm, errors = Windows(), 128, []
-    make = signer(windows, num_perm)
+    num_perm, errors = 128, []
+    signer = make_signer(kind, Windows(), num_perm)
     for seed in range(60):
         text = prose(100, seed)
         other = edited(text, 0.05 * (seed % 6), seed)
-        one, two = (make.sign(w, windows.starts(len(w))) for w in map(split_words, (text, other)))
+        one, two = (signer.sign(text).signatures for text in (text, other))
         errors.append((one[0] == two[0]).mean() - jaccard(text, other))
     assert abs(np.mean(errors)) < 4 * 0.5 / np.sqrt(num_perm * len(errors))
 
