@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from api.audit.canaries.config import CanariesConfig
 from api.audit.config import (
     BoldConfig,
     CompareConfig,
@@ -105,6 +106,17 @@ def memorization(config: MemorizationConfig) -> None:
         from api.audit import memorization_commands
 
         memorization_commands.memorization(config)
+
+
+@app.command()
+@from_options(CanariesConfig)
+def canaries(config: CanariesConfig) -> None:
+    """How reciting grows with repetitions and model size: trains small models to find out."""
+    check_packages()
+    with extra("audit"), extra("train"):
+        from api.audit.canaries import command
+
+        command.canaries(config)
 
 
 @app.command()
