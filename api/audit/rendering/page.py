@@ -25,12 +25,12 @@ class Provenance:
     """Whose figures these are: what every table would have to repeat otherwise.
 
     Attributes:
-        audit: Name of the audit.
+        command: What `talipot` was asked to do.
         rows: (what, which) of model, scorer, data and settings.
         versions: (program, version).
     """
 
-    audit: str
+    command: str
     rows: tuple[tuple[str, str], ...]
     versions: tuple[tuple[str, str], ...]
 
@@ -44,7 +44,8 @@ class Provenance:
                 rows.append((key.capitalize(), f"{found['name']} ({found['version']})"))
         for name, value in identity["settings"].items():
             rows.append((name.replace("_", " ").capitalize(), _setting(value)))
-        return cls(audit=identity["audit"], rows=tuple(rows), versions=program_versions())
+        command = identity.get("command", f"audit {identity['audit']}")
+        return cls(command=command, rows=tuple(rows), versions=program_versions())
 
 
 def render(report: Report, provenance: Provenance) -> str:
