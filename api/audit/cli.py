@@ -14,7 +14,8 @@ from api.audit.config import (
     ToxicityConfig,
     WinogenderConfig,
 )
-from api.audit.memorization_config import ContaminationConfig, MemorizationConfig
+from api.audit.contamination_config import ContaminationConfig
+from api.audit.memorization.config import MemorizationConfig
 from api.extras import extra
 from api.installation import check_packages
 from api.options import from_options
@@ -103,7 +104,7 @@ def memorization(config: MemorizationConfig) -> None:
     """How much of its training text the model recites, beside text that it never saw."""
     check_packages()
     with extra("audit"):
-        from api.audit import memorization_commands
+        from api.audit.memorization import commands as memorization_commands
 
         memorization_commands.memorization(config)
 

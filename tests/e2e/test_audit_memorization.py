@@ -9,9 +9,9 @@ from rich.console import Console
 
 from api.audit.config import RunConfig, TargetConfig
 from api.audit.generators import open_generator
-from api.audit.memorization import HELD_OUT, TRAINING, MemorizationAudit, PassageSet
-from api.audit.memorization_commands import memorization
-from api.audit.memorization_config import MemorizationConfig
+from api.audit.memorization.audit import HELD_OUT, TRAINING, MemorizationAudit, PassageSet
+from api.audit.memorization.commands import memorization
+from api.audit.memorization.config import MemorizationConfig
 from api.audit.run import run_audit
 from api.errors import AuditError
 from memorization.build import build_index

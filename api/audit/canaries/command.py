@@ -17,7 +17,7 @@ from api.audit.canaries.report import Asked, findings
 from api.audit.canaries.training import trained_model, training_config, write_text
 from api.audit.config import RunConfig, TargetConfig
 from api.audit.folder import RunFolder
-from api.audit.memorization import HELD_OUT, TRAINING, MemorizationAudit, PassageSet
+from api.audit.memorization.audit import HELD_OUT, TRAINING, MemorizationAudit, PassageSet
 from api.audit.rendering.standalone import standalone_svg
 from api.audit.run import FORMAT, run_audit, write_findings
 from api.errors import AuditError

@@ -25,7 +25,7 @@ from safety.audits.report import (
 )
 
 if TYPE_CHECKING:
-    from api.audit.memorization import Measured, MemorizationAudit
+    from api.audit.memorization.audit import Measured, MemorizationAudit
 
 # Chowdhery et al. 2022, section 8: share of training spans of which 50 greedy tokens after a
 # prompt of 50 are the true ones.

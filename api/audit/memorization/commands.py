@@ -8,8 +8,8 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from api.audit.memorization import HELD_OUT, TRAINING, MemorizationAudit, PassageSet
-from api.audit.memorization_config import MemorizationConfig
+from api.audit.memorization.audit import HELD_OUT, TRAINING, MemorizationAudit, PassageSet
+from api.audit.memorization.config import MemorizationConfig
 from api.audit.run import run_audit
 from api.config import DEFAULT_MODEL
 from api.errors import AuditError

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from api.audit import memorization_report
+from api.audit.memorization import report as memorization_report
 from memorization.studies.likeness import Likeness, compare_tokens
 from memorization.studies.passages import Cut, Passage, StudyTokenizer
 from safety.audits.units import Findings, Generate, Json, Record, Unit
