@@ -207,8 +207,48 @@ class HeatFigure:
     values: Sequence[Sequence[float]]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MarkedPart:
+    """A part of a text; marked where it has a source.
+
+    Attributes:
+        text: The part.
+        source: What is said about it when it is pointed at, a paragraph each line; empty for a
+            part that is not marked.
+        strength: How strongly it is marked, in [0, 1].
+    """
+
+    text: str
+    source: str = ""
+    strength: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MarkedText:
+    """A text to look at.
+
+    Attributes:
+        title: Where it is from.
+        before: What stands before it, shown pale.
+        parts: The text.
+    """
+
+    title: str
+    before: str
+    parts: Sequence[MarkedPart]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextView:
+    """Texts with marked parts, which tell their sources when they are pointed at."""
+
+    title: str
+    caption: str
+    texts: Sequence[MarkedText]
+
+
 Figure: TypeAlias = LineFigure | DotFigure | BoxFigure | ScatterFigure | HeatFigure
-Block: TypeAlias = Table | Figure | str
+Block: TypeAlias = Table | Figure | TextView | str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

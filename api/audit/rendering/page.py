@@ -15,7 +15,7 @@ from markupsafe import Markup
 from api.audit.rendering import figures
 from api.audit.rendering.numbers import cell_text, interval_text, value_text
 from api.installation import version
-from safety.audits.report import Block, Report, Table
+from safety.audits.report import Report, Table, TextView
 
 _HERE = Path(__file__).parent
 
@@ -62,7 +62,8 @@ def render(report: Report, provenance: Provenance) -> str:
     environment.filters["interval"] = interval_text
     environment.filters["svg"] = lambda block: Markup(figures.svg(block))
     environment.tests["paragraph"] = lambda block: isinstance(block, str)
-    environment.tests["table"] = _is_table
+    environment.tests["table"] = lambda block: isinstance(block, Table)
+    environment.tests["text_view"] = lambda block: isinstance(block, TextView)
     return environment.get_template("report.html").render(
         report=report,
         provenance=provenance,
@@ -78,10 +79,6 @@ def program_versions() -> tuple[tuple[str, str], ...]:
         ("Python", platform.python_version()),
         *((name, package_version(name)) for name in packages),
     )
-
-
-def _is_table(block: Block) -> bool:
-    return isinstance(block, Table)
 
 
 def _setting(value: object) -> str:
