@@ -70,7 +70,7 @@ def run_canaries(config: CanariesConfig, console: Console) -> Path:
             recipe = training_config(folder.path, config, shape, source, tokenizer.vocab_size)
             model = trained_model(recipe, functools.partial(_told, note, shape))
             audit = _audit(config, drawn, tokenizer, identity["settings"]["tokenizer"])
-            asked.append(_ask(audit, shape, model, config.run.seed, console))
+            asked.append(_ask(audit, shape, model, config, console))
         results = findings(asked, identity["settings"], config.run.seed)
         for section in results.report.sections:
             for block in section.blocks:
@@ -110,16 +110,18 @@ def _audit(
     )
 
 
-def _ask(audit: MemorizationAudit, shape: str, model: Path, seed: int, console: Console) -> Asked:
+def _ask(
+    audit: MemorizationAudit, shape: str, model: Path, config: CanariesConfig, console: Console
+) -> Asked:
     """Ask a model for every canary; what it has answered before is not asked again."""
     out = model.parent / "audit"
-    run = RunConfig(out=out, seed=seed)
-    asyncio.run(run_audit(audit, run, TargetConfig(model=str(model)), None, console))
+    run = RunConfig(out=out, seed=config.run.seed)
+    target = TargetConfig(model=str(model), engine=config.engine)
+    asyncio.run(run_audit(audit, run, target, None, console))
     lines = (out / "results.jsonl").read_text(encoding="utf-8").splitlines()
-    config = read_model_config(str(model))
     return Asked(
         shape=shape,
-        parameters=config.num_parameters,
+        parameters=read_model_config(str(model)).num_parameters,
         rows=[json.loads(line) for line in lines],
     )
 

@@ -7,14 +7,20 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from api.audit.config import RunConfig, check_range
+from api.audit.config import ENGINE_OPTIONS, RunConfig, audit_engine, check_range
 from api.config import DEFAULT_MODEL
 from memorization.studies.passages import Cut
 from model.config import PaLMConfig
 from model.errors import ConfigError
+from serving.config import EngineConfig
 
 HEAD_DIM = 32
 _SHAPE = re.compile(r"([0-9]{1,5})x([0-9]{1,3})")
+
+
+def _unrounded_engine() -> EngineConfig:
+    # What training has put into the weights is asked, not what 8 bits of them keep.
+    return dataclasses.replace(audit_engine(), quantize="none")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,6 +91,7 @@ class CanariesConfig:
         tokenizer: Model whose SentencePiece tokenizer the trained models get, by name or folder.
         trained: The models.
         run: Where the experiment is kept.
+        engine: How the trained models are run.
 
     Raises:
         ConfigError: A field is out of range; the message names field, value and limit.
@@ -101,6 +108,9 @@ class CanariesConfig:
     )
     run: RunConfig = dataclasses.field(
         default_factory=RunConfig, metadata={"panel": "Run", "only": ("out", "seed", "parquet")}
+    )
+    engine: EngineConfig = dataclasses.field(
+        default_factory=_unrounded_engine, metadata={"panel": "Engine", "only": ENGINE_OPTIONS}
     )
 
     def __post_init__(self) -> None:
