@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memorization.build import build_index
+from memorization.dedup import signing
 from memorization.dedup.clusters import UnionFind, jaccard
 from memorization.dedup.cutting import character_spans, without
 from memorization.dedup.parameters import DedupParameters
@@ -171,6 +172,39 @@ def test_the_same_corpus_gives_the_same_bytes_and_a_second_run_goes_on(tmp_path,
     assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
     result, lines = run(tmp_path, records, tiny, name="one")
     assert (result.written, len(lines)) == (10, 10)
+
+
+class StoppedError(Exception):
+    """What ends a run in its middle."""
+
+
+@pytest.mark.parametrize("after", [1, 4, 13])
+def test_a_run_that_was_stopped_goes_on_from_its_checkpoint(tmp_path, tiny, monkeypatch, after):
+    monkeypatch.setattr(signing, "_CHECKPOINT_CHARACTERS", 3000)
+    records = [*corpus(8), *corpus(4), {"text": prose(90, 7)}, {"text": "end"}]
+    source = write_jsonl(tmp_path / "corpus.jsonl", records)
+    told = []
+
+    def stop(characters):
+        told.append(characters)
+        if len(told) > after:
+            raise StoppedError
+
+    folders = tmp_path / "whole", tmp_path / "stopped"
+    deduplicate([source], tiny, folders[0], tmp_path / "whole.jsonl", SMALL)
+    with pytest.raises(StoppedError):
+        deduplicate([source], tiny, folders[1], tmp_path / "out.jsonl", SMALL, on_characters=stop)
+    told.clear()
+    deduplicate(
+        [source], tiny, folders[1], tmp_path / "out.jsonl", SMALL, on_characters=told.append
+    )
+    assert sum(told) == sum(len(str(record["text"])) for record in records)
+    if after > 4:
+        assert told[0] >= 3000  # it did not begin anew
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    for name in ("signatures.bin", "shingles.bin", "texts.bin", "names.jsonl"):
+        one, other = (folder / "signed" / name for folder in folders)
+        assert one.read_bytes() == other.read_bytes()
 
 
 def test_a_document_that_is_all_repeated_is_dropped(tmp_path, tiny):
