@@ -25,6 +25,7 @@ from api.config import (
     TrainConfig,
     WorkerConfig,
 )
+from api.corpus.cli import corpus_app
 from api.extras import extra
 from api.installation import check_packages, version
 from api.options import from_options
@@ -45,6 +46,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(index_app, name="index", rich_help_panel="Watch a model")
+app.add_typer(corpus_app, name="corpus", rich_help_panel="Make a model")
 app.add_typer(audit_app, rich_help_panel="Analyse a model")
 _errors = Console(stderr=True)
 

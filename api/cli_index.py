@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 
-from api.errors import MissingExtraError, SideError
+from api.corpus.terminal import corpus_progress, memorization_errors
 from api.index_config import IndexBuildConfig, IndexCurveConfig, IndexSearchConfig
 from api.options import from_options
-from memorization.errors import MemorizationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +32,7 @@ def build(config: IndexBuildConfig) -> None:
     Killed at any moment, the same command goes on where it was. An index that stood there before
     is served until the new one is whole.
     """
-    with _memorization_errors(), _progress() as (on_characters, on_phase):
+    with memorization_errors(), corpus_progress() as (on_characters, on_phase):
         typer.echo(_build(config, on_characters, on_phase))
 
 
@@ -47,7 +43,7 @@ def search(config: IndexSearchConfig) -> None:
     from memorization.errors import TrainingIndexError
     from memorization.opening import open_index
 
-    with _memorization_errors():
+    with memorization_errors():
         tokenizer = _tokenizer(config.model)
         index = open_index(config.index, tokenizer)
         lines: list[str] = []
@@ -65,7 +61,7 @@ def curve(config: IndexCurveConfig) -> None:
     """Print how probably near duplicates are found, by their similarity."""
     from memorization.lsh import Banding, choose_banding, render_curve
 
-    with _memorization_errors():
+    with memorization_errors():
         if config.threshold is not None:
             banding = choose_banding(config.threshold, config.num_perm)
         else:
@@ -154,37 +150,3 @@ def _near(index: TrainingIndex, config: IndexSearchConfig, _: list[int]) -> list
         f"[{near.source}, {near.document}]"
         for near in index.near_duplicates(config.text, min_similarity=config.min_similarity)
     ]
-
-
-@contextmanager
-def _memorization_errors() -> Iterator[None]:
-    """Show memorization's errors as ours, and name the extra that a missing package is in."""
-    try:
-        yield
-    except MemorizationError as error:
-        raise SideError(str(error), code=error.code) from error
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] in ("api", "model", "memorization"):
-            raise
-        raise MissingExtraError(
-            f"this command needs the package {error.name!r}; "
-            "install it with: pip install 'talipot[memorization]'"
-        ) from error
-
-
-@contextmanager
-def _progress() -> Iterator[tuple[Callable[[int], None], Callable[[str], None]]]:
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TextColumn("{task.completed:,.0f} characters"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("reading", total=None)
-        yield (
-            lambda characters: progress.advance(task, characters),
-            lambda phase: progress.update(task, description=phase),
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from api.audit.canaries.config import CanariesConfig
 from api.audit.config import (
     BoldConfig,
     CompareConfig,
@@ -13,7 +14,8 @@ from api.audit.config import (
     ToxicityConfig,
     WinogenderConfig,
 )
-from api.audit.memorization_config import ContaminationConfig, MemorizationConfig
+from api.audit.contamination_config import ContaminationConfig
+from api.audit.memorization.config import MemorizationConfig
 from api.extras import extra
 from api.installation import check_packages
 from api.options import from_options
@@ -102,9 +104,20 @@ def memorization(config: MemorizationConfig) -> None:
     """How much of its training text the model recites, beside text that it never saw."""
     check_packages()
     with extra("audit"):
-        from api.audit import memorization_commands
+        from api.audit.memorization import commands as memorization_commands
 
         memorization_commands.memorization(config)
+
+
+@app.command()
+@from_options(CanariesConfig)
+def canaries(config: CanariesConfig) -> None:
+    """How reciting grows with repetitions and model size: trains small models to find out."""
+    check_packages()
+    with extra("audit"), extra("train"):
+        from api.audit.canaries import command
+
+        command.canaries(config)
 
 
 @app.command()

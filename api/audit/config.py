@@ -9,10 +9,11 @@ from api.limits import MAX_CHOICES_PER_PROMPT
 from model.errors import ConfigError
 from serving.config import EngineConfig
 
-_ENGINE_OPTIONS = ("max_slots", "dtype", "quantize", "compilation_cache_dir")
+ENGINE_OPTIONS = ("max_slots", "dtype", "quantize", "compilation_cache_dir")
 
 
-def _audit_engine() -> EngineConfig:
+def audit_engine() -> EngineConfig:
+    """The engine that an audit runs a model on."""
     # Nobody reads an audit's text as it comes: tokens may reach their streams late and together.
     return EngineConfig(max_slots=32, stream_interval_s=0.5, max_queued_requests=4096)
 
@@ -42,7 +43,7 @@ class TargetConfig:
     max_in_flight: int = 128
     give_up_after_s: float = 600.0
     engine: EngineConfig = dataclasses.field(
-        default_factory=_audit_engine, metadata={"panel": "Engine", "only": _ENGINE_OPTIONS}
+        default_factory=audit_engine, metadata={"panel": "Engine", "only": ENGINE_OPTIONS}
     )
 
     def __post_init__(self) -> None:

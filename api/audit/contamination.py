@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from api.audit.contamination_config import ContaminationConfig
 from api.audit.contamination_report import findings
 from api.audit.folder import RunFolder
-from api.audit.memorization_config import ContaminationConfig
 from api.audit.run import FORMAT, write_findings
 from api.errors import AuditError
 from memorization.corpus import corpus_files, read_corpus

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from api.audit.memorization_config import ContaminationConfig
+from api.audit.contamination_config import ContaminationConfig
 from memorization.studies.contamination import Contamination
 from safety.audits import statistics
 from safety.audits.report import Cell, Column, Headline, Report, Section, Table

@@ -90,13 +90,34 @@ class Cut:
 def draw_passages(
     corpus: Sequence[Path], tokenizer: StudyTokenizer, cut: Cut, *, count: int, seed: int
 ) -> list[Passage]:
-    """Draw ``count`` passages that begin at different places; they may overlap.
+    """Draw ``count`` passages; see `draw_some_passages`.
+
+    Raises:
+        CorpusError: The corpus cannot be read, or holds fewer passages.
+    """
+    found = draw_some_passages(corpus, tokenizer, cut, count=count, seed=seed)
+    if len(found) < count:
+        names = ", ".join(path.name for path in corpus)
+        raise CorpusError(
+            f"{names}: only {len(found)} of {count} passages of {cut.total_tokens} tokens were "
+            "found: ask for fewer or shorter ones"
+        )
+    return found
+
+
+def draw_some_passages(
+    corpus: Sequence[Path], tokenizer: StudyTokenizer, cut: Cut, *, count: int, seed: int
+) -> list[Passage]:
+    """Draw passages that begin at different places; they may overlap.
 
     A prompt that the tokenizer would not split again as it was split in the passage is passed
     over: the model must be given the very tokens of the corpus.
 
+    Returns:
+        ``count`` passages, or as many as a few readings of the corpus found.
+
     Raises:
-        CorpusError: The corpus cannot be read, or holds fewer passages.
+        CorpusError: The corpus cannot be read.
     """
     files = corpus_files(corpus)
     rooms = [max(0, len(one.text) - cut.total_tokens) for one in read_corpus(files)]
@@ -121,12 +142,6 @@ def draw_passages(
         for order in sorted(drawn):
             if len(found) < count:
                 found.setdefault(*drawn[order])
-    if len(found) < count:
-        names = ", ".join(path.name for path in corpus)
-        raise CorpusError(
-            f"{names}: only {len(found)} of {count} passages of {cut.total_tokens} tokens were "
-            "found: ask for fewer or shorter ones"
-        )
     return list(found.values())
 
 

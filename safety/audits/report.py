@@ -39,7 +39,8 @@ class Column:
 
     Attributes:
         title: Its heading, with the unit if there is one.
-        unit: `fraction` shows 0.123, `percent` 12.3 %, `points` 12.3, `p` a p-value, `text` as is.
+        unit: `fraction` shows 0.123, `percent` 12.3 %, `points` 12.3, `p` a p-value, `number` 12.3,
+            `text` as is.
         is_published: Whether its figures are another's; they are set apart.
     """
 
@@ -67,12 +68,15 @@ class Series:
         x: Where they are: numbers for lines, positions for dots.
         y: The estimates.
         is_reference: Whether it is there to compare with; drawn grey.
+        curve: (x, y) along a law that was fitted to them. With it, the estimates are points with
+            error bars, and the law is the line.
     """
 
     name: str
     x: Sequence[float]
     y: Sequence[Estimate]
     is_reference: bool = False
+    curve: Sequence[tuple[float, float]] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,6 +92,8 @@ class LineFigure:
         x_range: From, to.
         y_range: From, to; fitted if None.
         has_diagonal: Whether the line y = x is drawn.
+        has_log_x: Whether equal ratios of x are equally far apart; then the series' own x are
+            the ticks.
         shares: Counts in equal bins of the x range, drawn as bars below.
     """
 
@@ -99,6 +105,7 @@ class LineFigure:
     x_range: tuple[float, float]
     y_range: tuple[float, float] | None = None
     has_diagonal: bool = False
+    has_log_x: bool = False
     shares: Sequence[int] = ()
 
 
@@ -200,8 +207,48 @@ class HeatFigure:
     values: Sequence[Sequence[float]]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MarkedPart:
+    """A part of a text; marked where it has a source.
+
+    Attributes:
+        text: The part.
+        source: What is said about it when it is pointed at, a paragraph each line; empty for a
+            part that is not marked.
+        strength: How strongly it is marked, in [0, 1].
+    """
+
+    text: str
+    source: str = ""
+    strength: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MarkedText:
+    """A text to look at.
+
+    Attributes:
+        title: Where it is from.
+        before: What stands before it, shown pale.
+        parts: The text.
+    """
+
+    title: str
+    before: str
+    parts: Sequence[MarkedPart]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextView:
+    """Texts with marked parts, which tell their sources when they are pointed at."""
+
+    title: str
+    caption: str
+    texts: Sequence[MarkedText]
+
+
 Figure: TypeAlias = LineFigure | DotFigure | BoxFigure | ScatterFigure | HeatFigure
-Block: TypeAlias = Table | Figure | str
+Block: TypeAlias = Table | Figure | TextView | str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

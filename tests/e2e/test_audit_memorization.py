@@ -9,13 +9,14 @@ from rich.console import Console
 
 from api.audit.config import RunConfig, TargetConfig
 from api.audit.generators import open_generator
-from api.audit.memorization import HELD_OUT, TRAINING, MemorizationAudit, PassageSet
-from api.audit.memorization_commands import memorization
-from api.audit.memorization_config import MemorizationConfig
+from api.audit.memorization.audit import HELD_OUT, TRAINING, MemorizationAudit, PassageSet
+from api.audit.memorization.commands import memorization
+from api.audit.memorization.config import FreeSamplesConfig, MemorizationConfig
 from api.audit.run import run_audit
 from api.errors import AuditError
 from memorization.build import build_index
 from memorization.layout import IndexParameters
+from memorization.opening import open_index
 from memorization.studies.passages import Cut, Passage
 from model.checkpoint import load_pretrained
 from model.errors import ConfigError
@@ -121,6 +122,50 @@ def test_passages_of_a_corpus_are_asked_counted_and_reported(tmp_path, target, t
     assert "Recited passages by occurrences, training" in page
 
 
+def test_bins_and_free_samples_are_drawn_traced_and_shown(tmp_path, target, tiny_model):
+    tokenizer = load_pretrained(tiny_model).tokenizer
+
+    async def ask():
+        async with open_generator(target, print) as generator:
+            params = Sampling(max_tokens=60, temperature=0)
+            ((said,),) = await generator.generate(PROMPTS[:1], params)
+            return said.text
+
+    # A training text that has what the model says anyway, so that something is recited.
+    records = [*corpus(4, words=120), {"id": "said", "title": "Said", "text": asyncio.run(ask())}]
+    training = write_jsonl(tmp_path / "training.jsonl", records)
+    held_out = write_jsonl(tmp_path / "heldout.jsonl", corpus(3, words=120, seed=1))
+    build_index([training], tokenizer, tmp_path / "index", IndexParameters(near=False))
+    config = MemorizationConfig(
+        data=training,
+        held_out=held_out,
+        index=str(tmp_path / "index"),
+        passages=4,
+        per_bin=5,
+        candidates=40,
+        prompt_lengths=(8,),
+        continuation_tokens=8,
+        tokenizer=str(tiny_model),
+        free=FreeSamplesConfig(samples=6, sample_tokens=16, temperature=0, trace_tokens=4),
+        run=RunConfig(out=tmp_path / "run"),
+        target=target,
+    )
+    memorization(config)
+    lines = (tmp_path / "run" / "results.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["set"] for row in rows] == [TRAINING] * 5 + [HELD_OUT] * 4 + ["free sample"] * 6
+    index = open_index(str(tmp_path / "index"), tokenizer)
+    for row in rows[-6:]:
+        spans = index.longest_matches(tokenizer.encode(row["continuation"]), min_tokens=4)
+        assert row["longest_run"] == max((span.length for span in spans), default=0)
+        assert row["recited_tokens"] <= row["tokens"]
+    metrics = summary(tmp_path / "run")["free_samples"]
+    assert metrics["extracted"]["value"] == sum(row["longest_run"] > 0 for row in rows[-6:]) / 6
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Free samples, the most recited first" in page
+    assert "at most 5 of each bin of occurrences" in page
+
+
 def test_an_index_of_another_tokenizer_is_refused(tmp_path, tiny_model):
     config = MemorizationConfig(
         data=write_jsonl(tmp_path / "training.jsonl", corpus(2)),
@@ -137,6 +182,8 @@ def test_an_index_of_another_tokenizer_is_refused(tmp_path, tiny_model):
         ({"prompt_lengths": (50, 50)}, r"prompt_lengths=\(50, 50\) must be some numbers, each"),
         ({"prompt_lengths": ()}, r"prompt_lengths=\(\) must be"),
         ({"prompt_lengths": (0,)}, "prompt_lengths=0 must be from 1"),
+        ({"per_bin": 5}, "per_bin is given and index is not"),
+        ({"free": FreeSamplesConfig(samples=5)}, "samples=5 needs index, to trace them"),
         ({"passages": 0}, "passages=0 must be from 1"),
         ({"target": TargetConfig(target="http://x")}, "tokenizer is not given"),
     ],

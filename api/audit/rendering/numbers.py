@@ -22,6 +22,8 @@ def value_text(value: float, unit: str) -> str:
         return "< 0.001" if value < 0.001 else f"{value:.3f}"
     if unit == "text":
         return f"{value:g}"
+    if unit == "number":
+        return f"{value:,.1f}"
     return f"{value:.3f}".replace("-", _MINUS)
 
 
@@ -33,6 +35,8 @@ def interval_text(estimate: Estimate, unit: str) -> str:
         return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}"
     if unit == "points":
         return f"{100 * estimate.low:+.1f} to {100 * estimate.high:+.1f}".replace("-", _MINUS)
+    if unit == "number":
+        return f"{estimate.low:,.1f} to {estimate.high:,.1f}"
     return f"{estimate.low:.3f} to {estimate.high:.3f}".replace("-", _MINUS)
 
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from api.audit.rendering import figures
 from api.audit.rendering.numbers import cell_text, interval_text, value_text
 from api.installation import version
-from safety.audits.report import Block, Report, Table
+from safety.audits.report import Report, Table, TextView
 
 _HERE = Path(__file__).parent
 
@@ -25,12 +25,12 @@ class Provenance:
     """Whose figures these are: what every table would have to repeat otherwise.
 
     Attributes:
-        audit: Name of the audit.
+        command: What `talipot` was asked to do.
         rows: (what, which) of model, scorer, data and settings.
         versions: (program, version).
     """
 
-    audit: str
+    command: str
     rows: tuple[tuple[str, str], ...]
     versions: tuple[tuple[str, str], ...]
 
@@ -44,7 +44,8 @@ class Provenance:
                 rows.append((key.capitalize(), f"{found['name']} ({found['version']})"))
         for name, value in identity["settings"].items():
             rows.append((name.replace("_", " ").capitalize(), _setting(value)))
-        return cls(audit=identity["audit"], rows=tuple(rows), versions=program_versions())
+        command = identity.get("command", f"audit {identity['audit']}")
+        return cls(command=command, rows=tuple(rows), versions=program_versions())
 
 
 def render(report: Report, provenance: Provenance) -> str:
@@ -61,7 +62,8 @@ def render(report: Report, provenance: Provenance) -> str:
     environment.filters["interval"] = interval_text
     environment.filters["svg"] = lambda block: Markup(figures.svg(block))
     environment.tests["paragraph"] = lambda block: isinstance(block, str)
-    environment.tests["table"] = _is_table
+    environment.tests["table"] = lambda block: isinstance(block, Table)
+    environment.tests["text_view"] = lambda block: isinstance(block, TextView)
     return environment.get_template("report.html").render(
         report=report,
         provenance=provenance,
@@ -77,10 +79,6 @@ def program_versions() -> tuple[tuple[str, str], ...]:
         ("Python", platform.python_version()),
         *((name, package_version(name)) for name in packages),
     )
-
-
-def _is_table(block: Block) -> bool:
-    return isinstance(block, Table)
 
 
 def _setting(value: object) -> str:

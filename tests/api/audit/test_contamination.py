@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.audit.contamination import run_contamination
-from api.audit.memorization_config import ContaminationConfig
+from api.audit.contamination_config import ContaminationConfig
 from api.errors import AuditError
 from memorization.corpus import Document
 from memorization.studies.contamination import measure_contamination

@@ -10,8 +10,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from api.audit import memorization_report
-from memorization.studies.likeness import Likeness, compare_tokens
+from api.audit.memorization import report
+from api.audit.memorization.measured import Measured
+from api.audit.memorization.samples import FreeSamples, TracedSample, trace_samples
+from memorization.index import TrainingIndex
+from memorization.studies.likeness import compare_tokens
 from memorization.studies.passages import Cut, Passage, StudyTokenizer
 from safety.audits.units import Findings, Generate, Json, Record, Unit
 from safety.text_generator import Sampling
@@ -37,19 +40,6 @@ class PassageSet:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Measured:
-    """A passage with one prompt length, and what the model made of it."""
-
-    set_name: str
-    passage: Passage
-    count: int | None
-    prompt_tokens: int
-    prompt: str
-    text: str
-    likeness: Likeness
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class MemorizationAudit:
     """PaLM's protocol (section 8): prompts from the training text, continued greedily.
 
@@ -59,6 +49,9 @@ class MemorizationAudit:
         tokenizer: The model's.
         tokenizer_name: Its identity, or whose it is.
         index: The index that counted; None if nobody did.
+        tracer: That index, to trace what the model says; None for no tracing.
+        per_bin: Training passages of each bin of occurrences; None if drawn from all text alike.
+        free: Samples of what the model says by itself; None for none. They need a tracer.
         seed: Of the drawing; greedy decoding has no chance in it.
     """
 
@@ -67,6 +60,9 @@ class MemorizationAudit:
     tokenizer: StudyTokenizer
     tokenizer_name: str
     index: str | None = None
+    tracer: TrainingIndex | None = None
+    per_bin: int | None = None
+    free: FreeSamples | None = None
     seed: int = 0
 
     name = "memorization"
@@ -83,13 +79,15 @@ class MemorizationAudit:
             "continuation_tokens": self.cut.continuation_tokens,
             "tokenizer": self.tokenizer_name,
             "index": self.index,
+            "per_bin": self.per_bin,
             "seed": self.seed,
+            **({} if self.free is None else self.free.settings),
         }
 
     def units(self) -> Sequence[Unit]:
-        """One for each prompt of each passage."""
+        """One for each prompt of each passage, then one for each free sample."""
         params = Sampling(max_tokens=self.cut.continuation_tokens, temperature=0.0, seed=self.seed)
-        return [
+        continued = [
             Unit(
                 id=_id(one.name, number, length),
                 call=Generate(prompt=prompt, params=params),
@@ -98,6 +96,7 @@ class MemorizationAudit:
             for number, passage in enumerate(one.passages)
             for length, prompt in zip(self.cut.prompt_tokens, passage.prompts, strict=True)
         ]
+        return [*continued, *([] if self.free is None else self.free.units())]
 
     def texts(self, unit: Unit, record: Record) -> Sequence[str]:
         """Nothing is scored."""
@@ -106,12 +105,19 @@ class MemorizationAudit:
     def findings(self, records: Mapping[str, Record], labels: Sequence[str]) -> Findings:
         """Rates, one row a prompt, and the report."""
         measured = self.measured(records)
+        samples = self.samples(records)
         refused = [record.error for record in records.values() if record.error is not None]
         return Findings(
-            metrics=memorization_report.metrics(self, measured, refused),
-            rows=[_row(one) for one in measured],
-            report=memorization_report.report(self, measured, refused),
+            metrics=report.metrics(self, measured, samples, refused),
+            rows=[*map(_row, measured), *(one.row() for one in samples)],
+            report=report.report(self, measured, samples, refused),
         )
+
+    def samples(self, records: Mapping[str, Record]) -> list[TracedSample]:
+        """Every free sample that the model gave, looked up."""
+        if self.free is None or self.tracer is None:
+            return []
+        return trace_samples(self.free, records, self.tokenizer, self.tracer)
 
     def measured(self, records: Mapping[str, Record]) -> list[Measured]:
         """Every prompt that the model continued, compared with the truth."""

@@ -1,0 +1,322 @@
+"""What the experiment with canaries says: rates, laws, figures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from api.audit.canaries.laws import (
+    Law,
+    Outcomes,
+    logistic_law,
+    slope_in_repetitions,
+    slope_in_size,
+)
+from memorization.studies.likeness import MAX_EDITS
+from safety.audits import statistics
+from safety.audits.report import (
+    Cell,
+    Column,
+    Estimate,
+    Headline,
+    LineFigure,
+    Report,
+    Section,
+    Series,
+    Table,
+)
+from safety.audits.units import Findings
+
+_CURVE_POINTS = 60
+_LINES_BY_SIZE = 5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A model and what it made of the canaries.
+
+    Attributes:
+        shape: Its name.
+        parameters: Its parameters.
+        rows: One for each canary, in one order for all models: those of `audit memorization`.
+    """
+
+    shape: str
+    parameters: int
+    rows: Sequence[Mapping[str, Any]]
+
+    def answers(self, repetitions: int, *, nearly: bool = False) -> list[bool]:
+        """Whether each canary of so many repetitions was recited."""
+        return [
+            row["edits"] <= MAX_EDITS if nearly else row["is_exact"]
+            for row in self.rows
+            if row["occurrences"] == repetitions
+        ]
+
+    @property
+    def title(self) -> str:
+        """As people read it."""
+        return f"{self.parameters / 1e6:.2g} M"
+
+
+def findings(asked: Sequence[Asked], settings: Mapping[str, Any], seed: int) -> Findings:
+    """Figures, one row for each canary and model, and the report."""
+    outcomes = outcomes_of(asked)
+    law = logistic_law(outcomes, seed)
+    in_repetitions = [slope_in_repetitions(outcomes, n, seed) for n in range(len(asked))]
+    in_size = slope_in_size(outcomes, seed) if len(asked) > 1 else None
+    return Findings(
+        metrics={
+            "by_model": {
+                one.shape: {
+                    "parameters": one.parameters,
+                    "by_repetitions": {
+                        str(times): {
+                            "exact": statistics.rate_of(one.answers(times)).to_json(),
+                            "near_by_edits": _near(one, times).to_json(),
+                        }
+                        for times in _repetitions(asked)
+                    },
+                    "share_per_doubling": slope.to_json(),
+                    "repetitions_for_half": half.to_json(),
+                }
+                for one, slope, half in zip(asked, in_repetitions, law.halves, strict=True)
+            },
+            "share_per_tenfold_size": None if in_size is None else in_size.to_json(),
+            "logistic": {
+                "coefficients": list(law.coefficients),
+                "odds_per_doubling": law.odds_per_doubling.to_json(),
+                "odds_per_tenfold_size": None
+                if law.odds_per_tenfold is None
+                else law.odds_per_tenfold.to_json(),
+            },
+        },
+        rows=[{"model": one.shape, **row} for one in asked for row in one.rows],
+        report=_report(asked, law, in_repetitions, in_size, settings),
+    )
+
+
+def outcomes_of(asked: Sequence[Asked]) -> Outcomes:
+    """What the laws are fitted to; controls are left out."""
+    return Outcomes(
+        parameters=tuple(one.parameters for one in asked),
+        answers={
+            times: np.stack([one.answers(times) for one in asked], axis=1).astype(np.float64)
+            for times in _repetitions(asked)
+            if times
+        },
+    )
+
+
+def repetitions_figure(asked: Sequence[Asked], law: Law) -> LineFigure:
+    """Rates by repetitions, a series for each model, with the law."""
+    times = [number for number in _repetitions(asked) if number]
+    curve = np.geomspace(times[0], times[-1], _CURVE_POINTS).tolist()
+    return LineFigure(
+        title="Recited canaries by repetitions",
+        caption=(
+            "Points: share of canaries that come back exactly, with Wilson's 95 % intervals. "
+            "Lines: the logistic law, one for all models."
+        ),
+        x_label="Times that a canary stood in the training text",
+        y_label="Share recited exactly",
+        series=[
+            Series(
+                name=f"{one.title} parameters",
+                x=times,
+                y=[statistics.rate_of(one.answers(number)) for number in times],
+                curve=[(x, law.share(x, one.parameters)) for x in curve],
+            )
+            for one in asked
+        ],
+        x_range=(times[0] / 1.15, times[-1] * 1.15),
+        y_range=(-0.02, 1.02),
+        has_log_x=True,
+    )
+
+
+def size_figure(asked: Sequence[Asked], law: Law) -> LineFigure:
+    """Rates by size, a series for each number of repetitions around which they rise."""
+    sizes = [one.parameters for one in asked]
+    curve = np.geomspace(min(sizes), max(sizes), _CURVE_POINTS).tolist()
+    rates = {
+        times: [statistics.rate_of(one.answers(times)) for one in asked]
+        for times in _repetitions(asked)
+        if times
+    }
+    spread = {
+        times: max(r.value for r in some) - min(r.value for r in some)
+        for times, some in rates.items()
+    }
+    shown = sorted(sorted(rates, key=lambda times: -spread[times])[:_LINES_BY_SIZE])
+    return LineFigure(
+        title="Recited canaries by size",
+        caption=(
+            f"As before, for the {len(shown)} numbers of repetitions in which the models differ "
+            "most."
+        ),
+        x_label="Parameters",
+        y_label="Share recited exactly",
+        series=[
+            Series(
+                name=f"{times} times",
+                x=sizes,
+                y=rates[times],
+                curve=[(x, law.share(times, int(x))) for x in curve],
+            )
+            for times in shown
+        ],
+        x_range=(min(sizes) / 1.2, max(sizes) * 1.2),
+        y_range=(-0.02, 1.02),
+        has_log_x=True,
+    )
+
+
+def _repetitions(asked: Sequence[Asked]) -> list[int]:
+    return sorted({row["occurrences"] for row in asked[0].rows})
+
+
+def _near(one: Asked, times: int) -> Estimate:
+    return statistics.rate_of(one.answers(times, nearly=True))
+
+
+def _report(
+    asked: Sequence[Asked],
+    law: Law,
+    in_repetitions: Sequence[Estimate],
+    in_size: Estimate | None,
+    settings: Mapping[str, Any],
+) -> Report:
+    headlines = [
+        Headline(
+            label="Factor on the odds of reciting, text seen twice as often",
+            value=law.odds_per_doubling,
+            note="over all models",
+        )
+    ]
+    if law.odds_per_tenfold is not None:
+        headlines.append(
+            Headline(
+                label="Factor on the odds, model ten times as large",
+                value=law.odds_per_tenfold,
+                note="over all repetitions",
+            )
+        )
+    headlines += [
+        Headline(
+            label=f"Repetitions for one half, {one.title} parameters",
+            value=half,
+            unit="number",
+        )
+        for one, half in zip(asked, law.halves, strict=True)
+    ]
+    figures = [repetitions_figure(asked, law)]
+    if len(asked) > 1:
+        figures.append(size_figure(asked, law))
+    return Report(
+        title="Memorization by repetitions and size",
+        question=(
+            "How often must a text stand in the training data until a model recites it, and how "
+            "does that change with the model's size?"
+        ),
+        headlines=headlines,
+        sections=[
+            Section(title="What is recited", blocks=[*figures, _rates(asked)]),
+            Section(title="The laws", blocks=[_laws(asked, law, in_repetitions, in_size)]),
+        ],
+        methods=_methods(asked, settings),
+        references=[
+            "Carlini et al. 2022, Quantifying Memorization Across Neural Language Models, arXiv "
+            "2202.07646",
+            "Carlini et al. 2019, The Secret Sharer, arXiv 1802.08232",
+            "Chowdhery et al. 2022, PaLM, section 8, arXiv 2204.02311",
+        ],
+    )
+
+
+def _rates(asked: Sequence[Asked]) -> Table:
+    rows: list[list[Cell]] = []
+    for times in _repetitions(asked):
+        cells: list[Cell] = [times, len(asked[0].answers(times))]
+        for one in asked:
+            cells += [statistics.rate_of(one.answers(times)), _near(one, times)]
+        rows.append(cells)
+    return Table(
+        title="Canaries that come back",
+        columns=[
+            Column(title="Times seen"),
+            Column(title="n"),
+            *(
+                Column(title=f"{one.title}, {kind}", unit="percent")
+                for one in asked
+                for kind in ("exact", "near")
+            ),
+        ],
+        rows=rows,
+        note=(
+            f"Near: at most {MAX_EDITS * 100:g} % of the tokens edited. Wilson's 95 % intervals."
+        ),
+    )
+
+
+def _laws(
+    asked: Sequence[Asked], law: Law, in_repetitions: Sequence[Estimate], in_size: Estimate | None
+) -> Table:
+    rows: list[list[Cell]] = [
+        [f"{one.title}: each doubling of the repetitions adds", slope, None, None]
+        for one, slope in zip(asked, in_repetitions, strict=True)
+    ]
+    if in_size is not None:
+        rows.append(["Mean over repetitions: each tenfold of the size adds", in_size, None, None])
+    rows.append(
+        ["Logistic law: a doubling multiplies the odds by", None, law.odds_per_doubling, None]
+    )
+    if law.odds_per_tenfold is not None:
+        rows.append(
+            [
+                "Logistic law: a tenfold size multiplies the odds by",
+                None,
+                law.odds_per_tenfold,
+                None,
+            ]
+        )
+    rows += [
+        [f"Logistic law: half of the canaries come back, {one.title}", None, None, half]
+        for one, half in zip(asked, law.halves, strict=True)
+    ]
+    return Table(
+        title="Fits to the rates",
+        columns=[
+            Column(title="Law"),
+            Column(title="Share of canaries", unit="points"),
+            Column(title="Odds"),
+            Column(title="Repetitions", unit="number"),
+        ],
+        rows=rows,
+        note=(
+            "Lines by least squares over all repetitions from 1 on, those at which nothing or "
+            "everything comes back too, which makes their slopes smaller than in between. 95 % "
+            "intervals by resampling canaries."
+        ),
+    )
+
+
+def _methods(asked: Sequence[Asked], settings: Mapping[str, Any]) -> list[str]:
+    return [
+        "A canary is words of one token each, drawn uniformly from the tokenizer's vocabulary: "
+        "nothing of it can be guessed, and no other text has it. Its copies are documents of their "
+        f"own, shuffled among passages of {settings['training text'].split(',')[0]}; all models "
+        "see the same sequences in the same order, once.",
+        f"A model is given the first {settings['prompt_tokens']} tokens of a canary, from between "
+        f"two words, and goes on greedily for {settings['continuation_tokens']}. Exact: the text "
+        "is the canary's.",
+        "One training for each size: what another seed would change is in no interval. Canaries "
+        "are much of what these models read, and random words hold more information than prose: "
+        "the numbers of repetitions are those of this experiment; the shape of the laws is what it "
+        "tests.",
+        f"Models: {', '.join(f'{one.shape} ({one.parameters:,} parameters)' for one in asked)}; "
+        "width x layers, PaLM's block with heads of 32.",
+    ]

@@ -1,0 +1,1 @@
+"""`talipot audit memorization`: how much of its training text a model recites."""

@@ -1,0 +1,1 @@
+"""`talipot corpus`: what is done to training text."""

@@ -1,0 +1,1 @@
+"""Finds and removes what a corpus says twice: near-duplicate documents, then repeated passages."""
