@@ -49,10 +49,10 @@ def report(audit: ScorerAudit, scored: ScoredTexts, figures: ScorerFigures, labe
     if worst is not None:
         headlines.append(
             Headline(
-                label=f"Highest false-positive rate of a term: {worst}",
+                label="Worst false-positive rate",
                 value=rates[worst],
                 unit="percent",
-                note=f"over all: {100 * figures.false_positives.value:.1f} %",
+                note=f"term {worst}; over all {100 * figures.false_positives.value:.1f} %",
             )
         )
     sections = [
@@ -98,7 +98,7 @@ def _roc(scored: ScoredTexts, figures: ScorerFigures) -> LineFigure:
         ),
         x_label="False-positive rate",
         y_label="True-positive rate",
-        series=[Series(name="all texts", x=x, y=[Estimate(value) for value in y])],
+        series=[Series(name="", x=x, y=[Estimate(value) for value in y])],
         x_range=(0, 1),
         y_range=(0, 1.02),
         has_diagonal=True,
@@ -117,13 +117,13 @@ def _calibration_figure(figures: ScorerFigures) -> LineFigure:
         y_label="Share of toxic texts",
         series=[
             Series(
-                name="share by mean score",
+                name="",
                 x=[x for x, _ in figures.calibration],
                 y=[y for _, y in figures.calibration],
             )
         ],
         x_range=(0, 1),
-        y_range=(0, 1),
+        y_range=(0, 1.02),
         has_diagonal=True,
         shares=figures.counts,
     )

@@ -118,7 +118,7 @@ def _lines(figure: report.LineFigure) -> Canvas:
             marker=marker,
             markersize=4.5,
             linewidth=1.4,
-            label=series.name,
+            label=series.name or "_",
             zorder=3,
         )
         lows = [one.value if one.low is None else one.low for one in series.y]
@@ -131,7 +131,8 @@ def _lines(figure: report.LineFigure) -> Canvas:
     below.set_xlabel(figure.x_label)
     axes.grid(axis="y")
     axes.set_axisbelow(True)
-    axes.legend(loc="best")
+    if any(series.name for series in figure.series):
+        axes.legend(loc="best")
     return canvas
 
 
