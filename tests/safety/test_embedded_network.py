@@ -76,6 +76,19 @@ def test_training_learns_word_order():
     assert toxic.tolist() == [False, True, True, False]
 
 
+def test_the_same_seed_gives_the_same_weights():
+    texts = ["you are good", "you are bad", "are you not unbelievably bad . "] * 24
+    targets = np.random.default_rng(1).random((len(texts), NUM_OUTPUTS)).astype(np.float32)
+    examples = Examples(texts, targets, np.ones_like(targets))
+    trained = []
+    for _ in range(2):
+        network, _ = _network(3)
+        fit(network, Encoder(VOCABULARY), examples, Recipe(width=16, epochs=2, batch=8))
+        trained.append(jax.tree.leaves(nnx.state(network, nnx.Param)))
+    for one, other in zip(*trained, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_pieces_spell_the_words_they_were_fitted_to():
     random = np.random.default_rng(5)
     words = [f"{a}{b}ing" for a in ("walk", "talk", "read") for b in ("", "s", "ly")]
