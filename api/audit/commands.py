@@ -22,7 +22,7 @@ from api.audit.config import (
 )
 from api.audit.run import run_audit
 from api.errors import AuditError
-from safety.audits import loading
+from safety.audits import hub, loading
 from safety.audits.bold import BoldAudit, load_bold
 from safety.audits.cooccurrence import CooccurrenceAudit
 from safety.audits.cooccurrence_data import load_cooccurrence_prompts
@@ -141,11 +141,15 @@ def _data(
     run: RunConfig, shipped: str, load: Callable[[Path], Sequence[_T]]
 ) -> tuple[list[_T], str]:
     """The data of a run, and its name with the hash of the file."""
-    path = loading.shipped(shipped) if run.data is None else run.data
     try:
+        path = loading.shipped(shipped) if run.data is None else _located(run.data)
         return loading.sample(load(path), run.limit, run.seed), _named(path)
     except AuditDataError as error:
         raise AuditError(str(error)) from None
+
+
+def _located(data: Path) -> Path:
+    return hub.fetch(str(data)) if str(data).startswith(hub.SCHEME) else data
 
 
 def _named(path: Path) -> str:

@@ -62,7 +62,8 @@ class RunConfig:
     Attributes:
         out: Folder of the run; the same command goes on with a run that it holds. If not given:
             audits/NAME-MODEL.
-        data: File in the data set's published format; our own small set if not given.
+        data: File in the data set's published format, or its name on the hub as
+            hub:OWNER/NAME/PATH; our own small set if not given.
         limit: Use so many items of the data, drawn by the seed; all if not given.
         seed: Of drawing, sampling and resampling: the same seed, the same numbers.
         parquet: Write results.parquet beside results.jsonl.

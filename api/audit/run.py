@@ -57,7 +57,7 @@ async def run_on(
     units = audit.units()
     with RunFolder(run.out or _default_folder(audit, generator), identity) as folder:
         done = sum(unit.id in folder.records for unit in units)
-        progress = BatchProgress(len(units), done, console, "units")
+        progress = BatchProgress(len(units), done, console, "units", has_tokens=audit.needs_model)
         runner = Runner(
             audit=audit,
             generator=generator,

@@ -41,10 +41,19 @@ class Pace:
 class BatchProgress:
     """Counts answers and shows them on standard error."""
 
-    def __init__(self, total: int, done: int, console: Console, things: str = "lines") -> None:
-        """Of `total` things, `done` had a result before."""
+    def __init__(
+        self,
+        total: int,
+        done: int,
+        console: Console,
+        things: str = "lines",
+        *,
+        has_tokens: bool = True,
+    ) -> None:
+        """Of `total` things `done` had a result before; without a model none has tokens."""
         self.total, self.done, self.failed = total, done, 0
         self._things = things
+        self._has_tokens = has_tokens
         self._console = console
         self._pace = Pace(time.monotonic())
 
@@ -64,8 +73,12 @@ class BatchProgress:
         left = self.total - self.done - self.failed
         eta = _clock(left / lines_per_s) if lines_per_s else "?"
         failed = f", {self.failed} failed" if self.failed else ""
+        if self._has_tokens:
+            pace = f"{tokens_per_s:.0f} tokens/s"
+        else:
+            pace = f"{lines_per_s:.1f} {self._things}/s"
         return (
-            f"{self.done}/{self.total} {self._things}{failed}, {tokens_per_s:.0f} tokens/s, "
+            f"{self.done}/{self.total} {self._things}{failed}, {pace}, "
             f"ETA {eta if left else _clock(0)}"
         )
 

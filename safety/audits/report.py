@@ -64,7 +64,7 @@ class Series:
     """Estimates along an axis.
 
     Attributes:
-        name: In the legend, with n where it is one for all.
+        name: In the legend, with n where it is one for all; empty if the axes say it all.
         x: Where they are: numbers for lines, positions for dots.
         y: The estimates.
         is_reference: Whether it is there to compare with; drawn grey.

@@ -11,28 +11,13 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from safety.audits import scorer_report
+from safety.audits import scorer_figures, scorer_report
 from safety.audits.scorer_data import Labelled
+from safety.audits.scorer_figures import ScoredTexts
 from safety.audits.units import Findings, Json, Record, Unit
 
 _CHUNK = 256
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ScoredTexts:
-    """All texts as arrays.
-
-    Attributes:
-        scores: float64[texts], of the scorer's first label.
-        is_toxic: bool[texts], what people say.
-        terms: Term to bool[texts], which texts have it.
-    """
-
-    scores: NDArray[np.float64]
-    is_toxic: NDArray[np.bool_]
-    terms: Mapping[str, NDArray[np.bool_]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,9 +83,9 @@ class ScorerAudit:
             }
             for index, one in enumerate(self.texts_in)
         ]
-        figures = scorer_report.measure(self, scored)
+        figures = scorer_figures.measure(scored, self.threshold)
         return Findings(
-            metrics=scorer_report.metrics(figures),
+            metrics=scorer_figures.metrics(figures),
             rows=rows,
             report=scorer_report.report(self, scored, figures, labels[0]),
         )

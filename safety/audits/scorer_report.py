@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from safety.audits import statistics
-from safety.audits.auc import auc, overall_bias_score, power_mean, roc, subgroup_aucs
+from safety.audits.auc import roc
 from safety.audits.report import (
     Cell,
     Column,
@@ -24,133 +19,12 @@ from safety.audits.report import (
     Series,
     Table,
 )
+from safety.audits.scorer_figures import KINDS, ScoredTexts, ScorerFigures, TermFigures
 
 if TYPE_CHECKING:
-    from safety.audits.scorer import ScoredTexts, ScorerAudit
+    from safety.audits.scorer import ScorerAudit
 
-_BINS = 10
-_KINDS = ("subgroup", "bpsn", "bnsp")
 _KIND_NAMES = ("Subgroup", "BPSN", "BNSP")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TermFigures:
-    """Figures of the texts with one identity term.
-
-    Attributes:
-        n: Texts.
-        aucs: Subgroup, BPSN and BNSP AUC.
-        false_positives: Share of its innocent texts at or above the threshold.
-        false_negatives: Share of its toxic texts below.
-    """
-
-    n: int
-    aucs: dict[str, Estimate]
-    false_positives: Estimate
-    false_negatives: Estimate
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ScorerFigures:
-    """All figures of a scorer.
-
-    Attributes:
-        auc: Over all texts.
-        average_precision: The area under precision over recall.
-        brier: Mean squared error of the scores as probabilities.
-        calibration_error: Mean over texts of |score - share of toxic texts| of their bin.
-        calibration: For each of ten bins its mean score and the share of toxic texts.
-        counts: Texts of each bin.
-        precision: At the threshold.
-        recall: At the threshold.
-        false_positives: Over all innocent texts.
-        false_negatives: Over all toxic texts.
-        terms: By identity term.
-        power_means: Of each kind of AUC over terms.
-        overall_bias: Borkan et al.'s final score.
-        equality_difference: Sum over terms of |false-positive rate - overall rate|.
-    """
-
-    auc: Estimate
-    average_precision: float
-    brier: float
-    calibration_error: float
-    calibration: tuple[tuple[float, Estimate], ...]
-    counts: tuple[int, ...]
-    precision: Estimate
-    recall: Estimate
-    false_positives: Estimate
-    false_negatives: Estimate
-    terms: dict[str, TermFigures]
-    power_means: dict[str, float]
-    overall_bias: float
-    equality_difference: float
-
-
-def measure(audit: ScorerAudit, scored: ScoredTexts) -> ScorerFigures:
-    """All figures."""
-    scores, is_toxic = scored.scores, scored.is_toxic
-    called = scores >= audit.threshold
-    terms = {
-        name: TermFigures(
-            n=int(has.sum()),
-            aucs=subgroup_aucs(scores, is_toxic, has),
-            false_positives=statistics.rate_of(called[has & ~is_toxic]),
-            false_negatives=statistics.rate_of(~called[has & is_toxic]),
-        )
-        for name, has in scored.terms.items()
-    }
-    overall = auc(scores[is_toxic], scores[~is_toxic])
-    false_positives = statistics.rate_of(called[~is_toxic])
-    power_means = {
-        kind: power_mean([one.aucs[kind].value for one in terms.values()]) for kind in _KINDS
-    }
-    calibration, counts, error = _calibration(scores, is_toxic)
-    rates = [one.false_positives.value for one in terms.values()]
-    return ScorerFigures(
-        auc=overall,
-        average_precision=_average_precision(scores, is_toxic),
-        brier=float(np.mean((scores - is_toxic) ** 2)),
-        calibration_error=error,
-        calibration=calibration,
-        counts=counts,
-        precision=statistics.rate_of(is_toxic[called]),
-        recall=statistics.rate_of(called[is_toxic]),
-        false_positives=false_positives,
-        false_negatives=statistics.rate_of(~called[is_toxic]),
-        terms=terms,
-        power_means=power_means,
-        overall_bias=overall_bias_score(overall.value, list(power_means.values())),
-        equality_difference=float(
-            sum(abs(rate - false_positives.value) for rate in rates if rate == rate)
-        ),
-    )
-
-
-def metrics(figures: ScorerFigures) -> dict[str, Any]:
-    """The figures for `summary.json`."""
-    return {
-        "auc": figures.auc.to_json(),
-        "average_precision": figures.average_precision,
-        "brier": figures.brier,
-        "expected_calibration_error": figures.calibration_error,
-        "precision": figures.precision.to_json(),
-        "recall": figures.recall.to_json(),
-        "false_positive_rate": figures.false_positives.to_json(),
-        "false_negative_rate": figures.false_negatives.to_json(),
-        "power_means": {kind: _known(value) for kind, value in figures.power_means.items()},
-        "overall_bias_score": _known(figures.overall_bias),
-        "false_positive_equality_difference": figures.equality_difference,
-        "terms": {
-            name: {
-                "texts": one.n,
-                **{f"{kind}_auc": one.aucs[kind].to_json() for kind in _KINDS},
-                "false_positive_rate": one.false_positives.to_json(),
-                "false_negative_rate": one.false_negatives.to_json(),
-            }
-            for name, one in figures.terms.items()
-        },
-    }
 
 
 def report(audit: ScorerAudit, scored: ScoredTexts, figures: ScorerFigures, label: str) -> Report:
@@ -175,10 +49,10 @@ def report(audit: ScorerAudit, scored: ScoredTexts, figures: ScorerFigures, labe
     if worst is not None:
         headlines.append(
             Headline(
-                label=f"Highest false-positive rate of a term: {worst}",
+                label="Worst false-positive rate",
                 value=rates[worst],
                 unit="percent",
-                note=f"over all: {100 * figures.false_positives.value:.1f} %",
+                note=f"term {worst}; over all {100 * figures.false_positives.value:.1f} %",
             )
         )
     sections = [
@@ -213,33 +87,6 @@ def report(audit: ScorerAudit, scored: ScoredTexts, figures: ScorerFigures, labe
     )
 
 
-def _calibration(
-    scores: NDArray[np.float64], is_toxic: NDArray[np.bool_]
-) -> tuple[tuple[tuple[float, Estimate], ...], tuple[int, ...], float]:
-    bins = np.minimum((scores * _BINS).astype(int), _BINS - 1)
-    curve = []
-    counts = []
-    error = 0.0
-    for index in range(_BINS):
-        inside = bins == index
-        counts.append(int(inside.sum()))
-        if counts[-1]:
-            share = statistics.rate_of(is_toxic[inside])
-            mean = float(scores[inside].mean())
-            curve.append((mean, share))
-            error += counts[-1] / scores.size * abs(mean - share.value)
-    return tuple(curve), tuple(counts), error
-
-
-def _average_precision(scores: NDArray[np.float64], is_toxic: NDArray[np.bool_]) -> float:
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(is_toxic[order])
-    ends = np.append(np.diff(scores[order]) != 0, True)
-    precision = (hits / np.arange(1, scores.size + 1))[ends]
-    recall = hits[ends] / hits[-1]
-    return float(np.sum(np.diff(np.append(0.0, recall)) * precision))
-
-
 def _roc(scored: ScoredTexts, figures: ScorerFigures) -> LineFigure:
     x, y = roc(scored.scores, scored.is_toxic)
     return LineFigure(
@@ -251,7 +98,7 @@ def _roc(scored: ScoredTexts, figures: ScorerFigures) -> LineFigure:
         ),
         x_label="False-positive rate",
         y_label="True-positive rate",
-        series=[Series(name="all texts", x=x, y=[Estimate(value) for value in y])],
+        series=[Series(name="", x=x, y=[Estimate(value) for value in y])],
         x_range=(0, 1),
         y_range=(0, 1.02),
         has_diagonal=True,
@@ -270,13 +117,13 @@ def _calibration_figure(figures: ScorerFigures) -> LineFigure:
         y_label="Share of toxic texts",
         series=[
             Series(
-                name="share by mean score",
+                name="",
                 x=[x for x, _ in figures.calibration],
                 y=[y for _, y in figures.calibration],
             )
         ],
         x_range=(0, 1),
-        y_range=(0, 1),
+        y_range=(0, 1.02),
         has_diagonal=True,
         shares=figures.counts,
     )
@@ -285,7 +132,7 @@ def _calibration_figure(figures: ScorerFigures) -> LineFigure:
 def _overall_table(audit: ScorerAudit, figures: ScorerFigures) -> Table:
     power_means: list[list[Cell]] = [
         [f"{name} AUC, power mean over terms", figures.power_means[kind]]
-        for kind, name in zip(_KINDS, _KIND_NAMES, strict=True)
+        for kind, name in zip(KINDS, _KIND_NAMES, strict=True)
     ]
     rows: list[list[Cell]] = [
         ["AUC", figures.auc],
@@ -343,7 +190,7 @@ def _heat(figures: ScorerFigures) -> HeatFigure:
         ),
         rows=[f"{name} (n = {one.n:,})" for name, one in terms],
         columns=list(_KIND_NAMES),
-        values=[[one.aucs[kind].value for kind in _KINDS] for _, one in terms],
+        values=[[one.aucs[kind].value for kind in KINDS] for _, one in terms],
     )
 
 
@@ -352,7 +199,7 @@ def _terms_table(figures: ScorerFigures) -> Table:
         [
             name,
             one.n,
-            *(one.aucs[kind] for kind in _KINDS),
+            *(one.aucs[kind] for kind in KINDS),
             one.false_positives,
             one.false_negatives,
         ]
@@ -383,7 +230,3 @@ def _methods(audit: ScorerAudit, figures: ScorerFigures) -> list[str]:
         "The false-positive equality difference sums over terms how far their rate is from the "
         "overall one.",
     ]
-
-
-def _known(value: float) -> float | None:
-    return None if value != value else value

@@ -1,13 +1,20 @@
+import functools
+import hashlib
+import http.server
 import pickle
 import shutil
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from detoxify.detoxify import MODEL_URLS
 
 from safety.scorers import CheckpointError, UnknownScorerError, load_scorer
+from safety.scorers.checkpoint import find_checkpoint, read_checkpoint
 from safety.scorers.detoxify import DetoxifyScorer
 from safety.scorers.onnx import OnnxScorer
 from tests.safety.tiny_detoxify import make_checkpoint
@@ -127,3 +134,59 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path):
 def test_neither_type_nor_file():
     with pytest.raises(UnknownScorerError, match="original, unbiased, multilingual"):
         load_scorer("detoxify:no-such-file.ckpt")
+
+
+@pytest.fixture
+def served(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Detoxify's `original` at an address of this machine, and an empty folder for what comes."""
+    release = tmp_path / "release"
+    release.mkdir()
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:8]
+    name = f"toxic_original-{digest}.ckpt"
+    shutil.copy(checkpoint, release / name)
+    handler = functools.partial(QuietFiles, directory=str(release))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setitem(
+        MODEL_URLS, "original", f"http://127.0.0.1:{server.server_address[1]}/{name}"
+    )
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    yield name
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class QuietFiles(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+def test_the_weights_of_a_type_are_fetched_once(
+    served: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+):
+    found = find_checkpoint("original")
+    assert found.name == served
+    assert found.read_bytes() == checkpoint.read_bytes()
+    monkeypatch.setitem(MODEL_URLS, "original", f"http://127.0.0.1:9/{served}")
+    assert find_checkpoint("original") == found
+    assert read_checkpoint("original").name == "original"
+
+
+def test_without_a_network_a_type_says_what_to_do(served: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(MODEL_URLS, "original", f"http://127.0.0.1:9/{served}")
+    with pytest.raises(
+        CheckpointError,
+        match=r"cannot fetch the weights of detoxify model 'original' .*name a checkpoint file",
+    ):
+        load_scorer("detoxify:original")
+
+
+def test_weights_that_came_damaged_are_refused_and_not_kept(
+    served: str, tmp_path: Path, checkpoint: Path
+):
+    (tmp_path / "release" / served).write_bytes(checkpoint.read_bytes()[:-1] + b"?")
+    with pytest.raises(CheckpointError, match="invalid hash value"):
+        load_scorer("onnx:original")
+    assert not list((tmp_path / "home").rglob("*.ckpt"))

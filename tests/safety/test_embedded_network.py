@@ -7,8 +7,9 @@ from flax import nnx
 
 from safety.scorers.embedded.forward import Network
 from safety.scorers.embedded.training.batches import NUM_BUCKETS, Encoder
-from safety.scorers.embedded.training.network import EmbeddedNetwork
-from safety.scorers.embedded.training.train import Examples, Recipe, fit, spelling
+from safety.scorers.embedded.training.examples import Examples, Recipe
+from safety.scorers.embedded.training.network import NUM_OUTPUTS, EmbeddedNetwork
+from safety.scorers.embedded.training.train import fit, spelling
 from safety.scorers.embedded.weights import load_weights, save_weights
 from safety.scorers.embedded.words import pieces as bucket_numbers
 from safety.scorers.embedded.words import split_words
@@ -46,7 +47,8 @@ def test_numpy_computes_what_flax_does(tmp_path):
         [encoder.encode(text) for text in texts], 4, random, train=False
     ):
         logits = np.asarray(network(known, unknown, positions))
-        expected[chosen] = logits[: len(chosen)]
+        # The teacher's opinions, which stand behind the labels, are not shipped.
+        expected[chosen] = logits[: len(chosen), :6]
     actual = Network(load_weights(path)).logits([split_words(text) for text in texts])
     # int8 embeddings are all that differs.
     np.testing.assert_allclose(actual, expected, atol=0.05)
@@ -56,7 +58,7 @@ def test_numpy_computes_what_flax_does(tmp_path):
 def test_training_learns_word_order():
     network, _ = _network(2)
     texts = ["you are good", "you are bad", "you are not good", "you are not bad"] * 64
-    targets = np.zeros((len(texts), 6), np.float32)
+    targets = np.zeros((len(texts), NUM_OUTPUTS), np.float32)
     targets[[i for i in range(len(texts)) if i % 4 in (1, 2)]] = 1
     examples = Examples(texts, targets, np.ones_like(targets))
     fit(
@@ -72,6 +74,19 @@ def test_training_learns_word_order():
     ((known, unknown, positions, chosen),) = encoder.batches(encoded, 4, random, train=False)
     toxic = np.asarray(network(known, unknown, positions))[np.argsort(chosen), 0] > 0
     assert toxic.tolist() == [False, True, True, False]
+
+
+def test_the_same_seed_gives_the_same_weights():
+    texts = ["you are good", "you are bad", "are you not unbelievably bad . "] * 24
+    targets = np.random.default_rng(1).random((len(texts), NUM_OUTPUTS)).astype(np.float32)
+    examples = Examples(texts, targets, np.ones_like(targets))
+    trained = []
+    for _ in range(2):
+        network, _ = _network(3)
+        fit(network, Encoder(VOCABULARY), examples, Recipe(width=16, epochs=2, batch=8))
+        trained.append(jax.tree.leaves(nnx.state(network, nnx.Param)))
+    for one, other in zip(*trained, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_pieces_spell_the_words_they_were_fitted_to():

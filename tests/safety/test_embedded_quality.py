@@ -9,8 +9,11 @@ from safety.scorers.embedded import EmbeddedScorer
 from safety.scorers.embedded.training.evaluate import (
     auc,
     on_cat,
+    on_edos,
     on_identity_templates,
     on_own_templates,
+    on_tweets,
+    reliability,
 )
 from tests.shared_data import shared_file
 
@@ -27,8 +30,20 @@ def data() -> Path:
 
 def test_comments_of_the_held_out_half_of_cat(scorer: EmbeddedScorer, data: Path):
     figures = on_cat(scorer, data)
-    assert figures["cat gn, crowd"] >= 0.88
-    assert figures["cat, Perspective"] >= 0.94
+    assert figures["cat gn, crowd"] >= 0.90
+    assert figures["cat, Perspective"] >= 0.95
+
+
+def test_scores_of_that_half_mean_what_perspectives_mean(scorer: EmbeddedScorer, data: Path):
+    bins = reliability(scorer, data)
+    number = sum(part.number for part in bins)
+    error = sum(part.number * abs(part.score - part.perspective) for part in bins) / number
+    assert error <= 0.02
+
+
+def test_posts_of_other_places(scorer: EmbeddedScorer, data: Path):
+    assert on_tweets(scorer, data)["tweets, toxicity"] >= 0.95
+    assert on_edos(scorer, data)["edos, identity attack"] >= 0.73
 
 
 def test_names_of_groups_are_not_toxic(scorer: EmbeddedScorer, data: Path):

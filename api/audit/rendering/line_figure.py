@@ -41,7 +41,8 @@ def draw_lines(figure: report.LineFigure) -> Canvas:
     below.set_xlabel(figure.x_label)
     axes.grid(axis="y")
     axes.set_axisbelow(True)
-    axes.legend(loc="best")
+    if any(series.name for series in figure.series):
+        axes.legend(loc="best")
     return canvas
 
 
@@ -54,7 +55,7 @@ def _connected(axes: Axes, series: report.Series, color: str, marker: str) -> No
         marker=marker if len(series.x) <= _MOST_MARKERS else "",
         markersize=4.5,
         linewidth=1.4,
-        label=series.name,
+        label=series.name or "_",
         zorder=3,
     )
     lows = [one.value if one.low is None else one.low for one in series.y]
@@ -73,7 +74,7 @@ def _fitted(axes: Axes, series: report.Series, color: str, marker: str) -> None:
         markersize=5,
         elinewidth=1.1,
         capsize=0,
-        label=series.name,
+        label=series.name or "_",
         zorder=3,
     )
     xs, ys = zip(*series.curve, strict=True)

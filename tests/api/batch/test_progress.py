@@ -1,5 +1,6 @@
 import asyncio
 import io
+import re
 
 from rich.console import Console
 
@@ -37,6 +38,12 @@ def test_elsewhere_than_in_a_terminal_there_are_plain_lines():
     assert first.startswith("1/4 lines, 0 tokens/s, ETA ?")
     assert last.startswith("2/4 lines, 1 failed, ")
     assert "\x1b" not in first + last
+
+
+def test_where_no_model_answers_the_pace_is_of_things():
+    progress = BatchProgress(4, 0, Console(file=io.StringIO()), "units", has_tokens=False)
+    progress.answered(0, is_error=False)
+    assert re.fullmatch(r"1/4 units, \d+\.\d units/s, ETA \d:\d\d:\d\d", progress.line())
 
 
 def test_in_a_terminal_there_is_a_bar():

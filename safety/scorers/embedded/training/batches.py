@@ -13,7 +13,7 @@ from safety.scorers.normalise import normalised
 Integers = NDArray[np.int32]
 Batch = tuple[Integers, Integers, Integers, NDArray[np.intp]]
 
-NUM_BUCKETS = 32_768
+NUM_BUCKETS = 24_576
 MAX_PIECES = 40
 _LENGTHS = (12, 24, 40, 64, 128)
 _SPELT_OUT_SHARE = 0.06

@@ -21,7 +21,7 @@ def table(scorer: EmbeddedScorer, data: Path) -> str:
     lines += [f"| {name} | {value:.3f} |" for name, value in figures(scorer, data).items()]
     lines += [
         "",
-        "Calibration of `toxicity` on the held-out half of CAT, by bins of its score:",
+        "Calibration of `toxicity` on the test half of CAT, by bins of its score:",
         "",
         "| comments | mean score | Perspective's mean | share that Perspective calls toxic |",
         "| --- | --- | --- | --- |",

@@ -14,7 +14,16 @@ from numpy.typing import ArrayLike, NDArray
 from safety.scorers.base import Scorer
 from safety.scorers.embedded.scorer import EmbeddedScorer
 from safety.scorers.embedded.training.counterfactuals import Counterfactuals
-from safety.scorers.embedded.training.sources import LabelledText, edos, is_held_out, rows, rtp
+from safety.scorers.embedded.training.sources import (
+    LabelledText,
+    Split,
+    edos,
+    hatemoji,
+    rows,
+    rtp,
+    split_of,
+    tweets,
+)
 
 Floats = NDArray[np.float64]
 THRESHOLD = 0.5
@@ -39,21 +48,25 @@ def auc(is_positive: ArrayLike, scores: ArrayLike) -> float:
     return float(above / (num_positive * num_negative))
 
 
-def held_out_cat(data: Path, name: str) -> list[dict[str, str]]:
-    """The half of `gn` or `gc` that is not trained on."""
-    return [row for row in rows(data / "cat" / f"{name}.csv") if is_held_out(row["text"])]
+def part_of_cat(data: Path, name: str, split: Split = "test") -> list[dict[str, str]]:
+    """The rows of `gn` or `gc` that are in a part."""
+    return [
+        row
+        for row in rows(data / "cat" / f"{name}.csv")
+        if split_of(row["text"], test=0.5) == split
+    ]
 
 
-def on_cat(scorer: Scorer, data: Path) -> dict[str, float]:
-    """AUC against the crowd and against Perspective at 0.5, of the held-out half."""
+def on_cat(scorer: Scorer, data: Path, split: Split = "test") -> dict[str, float]:
+    """AUC against the crowd and against Perspective at 0.5."""
     figures: dict[str, float] = {}
     everything: list[tuple[bool, float]] = []
     for name in ("gn", "gc"):
-        half = held_out_cat(data, name)
-        scores = scorer.score([row["text"] for row in half])[:, _TOXIC]
-        by_perspective = [float(row["api"]) >= 0.5 for row in half]
+        part = part_of_cat(data, name, split)
+        scores = scorer.score([row["text"] for row in part])[:, _TOXIC]
+        by_perspective = [float(row["api"]) >= 0.5 for row in part]
         everything += zip(by_perspective, scores.tolist(), strict=True)
-        figures[f"cat {name}, crowd"] = auc([row["label"] == "1" for row in half], scores)
+        figures[f"cat {name}, crowd"] = auc([row["label"] == "1" for row in part], scores)
         figures[f"cat {name}, Perspective"] = auc(by_perspective, scores)
     figures["cat, Perspective"] = auc(*zip(*everything, strict=True))
     return figures
@@ -127,23 +140,47 @@ def on_own_templates(scorer: Scorer, number: int = 4000) -> dict[str, float]:
     }
 
 
-def on_edos(scorer: Scorer, data: Path) -> dict[str, float]:
-    """AUC of `identity_attack` against sexist or not, of its test split."""
-    texts = list(edos(data, splits=("test",)))
-    scores = scorer.score([text.text for text in texts])
+def on_edos(scorer: Scorer, data: Path, split: Split = "test") -> dict[str, float]:
+    """AUC of `identity_attack` against sexist or not."""
+    texts = list(edos(data, split))
     sexist = ["toxicity" in text.known for text in texts]
-    return {"edos test, identity attack": auc(sexist, scores[:, _IDENTITY_ATTACK])}
+    return {"edos, identity attack": _auc(scorer, texts, sexist, _IDENTITY_ATTACK)}
 
 
-def on_rtp(scorer: Scorer, data: Path) -> dict[str, float]:
-    """AUC of each label against Perspective at 0.5, of the held-out half; all are toxic prompts."""
-    texts: list[LabelledText] = list(rtp(data, held_out=True))
-    scores = scorer.score([text.text for text in texts])
+def on_hatemoji(scorer: Scorer, data: Path, split: Split = "test") -> dict[str, float]:
+    """AUC of `identity_attack` against hate or not."""
+    texts = list(hatemoji(data, split))
+    hate = [text.known["toxicity"][0] >= 0.5 for text in texts]
+    return {"hatemoji, identity attack": _auc(scorer, texts, hate, _IDENTITY_ATTACK)}
+
+
+def on_tweets(scorer: Scorer, data: Path, split: Split = "test") -> dict[str, float]:
+    """AUC of `toxicity` against hate or offence, of `identity_attack` against hate."""
+    texts = list(tweets(data, split))
+    toxic = [text.known["toxicity"][0] >= 0.5 for text in texts]
+    hate = [text.known["identity_attack"][0] >= 0.5 for text in texts]
     return {
-        f"rtp, {label}": auc([text.known[label][0] >= 0.5 for text in texts], scores[:, column])
+        "tweets, toxicity": _auc(scorer, texts, toxic, _TOXIC),
+        "tweets, identity attack": _auc(scorer, texts, hate, _IDENTITY_ATTACK),
+    }
+
+
+def on_rtp(scorer: Scorer, data: Path, split: Split = "test") -> dict[str, float]:
+    """AUC of each label against Perspective at 0.5; all are toxic prompts."""
+    texts = list(rtp(data, split))
+    return {
+        f"rtp, {label}": _auc(
+            scorer, texts, [text.known[label][0] >= 0.5 for text in texts], column
+        )
         for column, label in enumerate(scorer.labels)
         if label != "toxicity"
     }
+
+
+def _auc(
+    scorer: Scorer, texts: Sequence[LabelledText], is_positive: Sequence[bool], column: int
+) -> float:
+    return auc(is_positive, scorer.score([text.text for text in texts])[:, column])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -157,11 +194,11 @@ class Bin:
     toxic: float
 
 
-def reliability(scorer: Scorer, data: Path, num_bins: int = 10) -> list[Bin]:
-    """The calibration of `toxicity` on the held-out half of CAT."""
-    half = [row for name in ("gn", "gc") for row in held_out_cat(data, name)]
-    scores = scorer.score([row["text"] for row in half])[:, _TOXIC]
-    perspective = np.array([float(row["api"]) for row in half])
+def reliability(scorer: Scorer, data: Path, split: Split = "test", num_bins: int = 10) -> list[Bin]:
+    """The calibration of `toxicity` on CAT."""
+    part = [row for name in ("gn", "gc") for row in part_of_cat(data, name, split)]
+    scores = scorer.score([row["text"] for row in part])[:, _TOXIC]
+    perspective = np.array([float(row["api"]) for row in part])
     place = np.minimum((scores * num_bins).astype(int), num_bins - 1)
     return [
         Bin(
@@ -176,17 +213,34 @@ def reliability(scorer: Scorer, data: Path, num_bins: int = 10) -> list[Bin]:
 
 
 def figures(scorer: Scorer, data: Path) -> dict[str, float]:
-    """All of them."""
-    parts: list[Callable[[], dict[str, float]]] = [
-        lambda: on_cat(scorer, data),
-        lambda: on_identity_templates(scorer, data),
-        lambda: on_own_templates(scorer),
-        lambda: on_edos(scorer, data),
-        lambda: on_rtp(scorer, data),
+    """All of them, of test parts."""
+    parts: list[Callable[[Scorer, Path], dict[str, float]]] = [
+        on_cat,
+        on_identity_templates,
+        lambda scorer, _: on_own_templates(scorer),
+        *_BY_SPLIT,
     ]
-    return {name: value for part in parts for name, value in part().items()}
+    return {name: value for part in parts for name, value in part(scorer, data).items()}
+
+
+def validation_figures(scorer: Scorer, data: Path) -> dict[str, float]:
+    """Those by which recipes are compared: of validation parts, never of test parts."""
+    return {
+        name: value
+        for part in (on_cat, *_BY_SPLIT)
+        for name, value in part(scorer, data, "validation").items()
+    }
+
+
+_BY_SPLIT = (on_edos, on_hatemoji, on_tweets, on_rtp)
+
+
+def main() -> None:
+    """`python -m safety.scorers.embedded.training.evaluate WEIGHTS DATA [validation]`."""
+    measure = validation_figures if sys.argv[3:] == ["validation"] else figures
+    for name, value in measure(EmbeddedScorer(Path(sys.argv[1])), Path(sys.argv[2])).items():
+        print(f"{name:40} {value:.4f}")
 
 
 if __name__ == "__main__":
-    for what, figure in figures(EmbeddedScorer(Path(sys.argv[1])), Path(sys.argv[2])).items():
-        print(f"{what:40} {figure:.4f}")
+    main()

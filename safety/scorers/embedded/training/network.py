@@ -12,6 +12,9 @@ from safety.scorers.base import TOXICITY_LABELS
 from safety.scorers.embedded.weights import Block, Weights, quantised
 
 DILATIONS = (1, 2, 4)
+NUM_OUTPUTS = 2 * len(TOXICITY_LABELS)
+"""The labels, then the teacher's opinion of each, which is learnt beside them and not shipped."""
+
 _HIDDEN = 64
 
 
@@ -37,7 +40,7 @@ class EmbeddedNetwork(nnx.Module):
         self.blocks = nnx.List([nnx.Linear(3 * width, width, rngs=rngs) for _ in DILATIONS])
         self.attention = nnx.Param(jnp.zeros(width, jnp.float32))
         self.hidden = nnx.Linear(2 * width, _HIDDEN, rngs=rngs)
-        self.output = nnx.Linear(_HIDDEN, len(TOXICITY_LABELS), rngs=rngs)
+        self.output = nnx.Linear(_HIDDEN, NUM_OUTPUTS, rngs=rngs)
         self.dropout = nnx.Dropout(0.2, rngs=rngs)
 
     def __call__(self, known: jax.Array, unknown: jax.Array, positions: jax.Array) -> jax.Array:
@@ -49,7 +52,7 @@ class EmbeddedNetwork(nnx.Module):
             positions: int32[B, T], 0 for none, else 1 + row in `known`, then in `unknown`.
 
         Returns:
-            float32[B, labels], logits.
+            float32[B, outputs], logits.
         """
         have = (unknown >= 0).astype(jnp.float32)[..., None]
         spelt = (self.pieces[...][jnp.maximum(unknown, 0)] * have).sum(1)
@@ -80,6 +83,8 @@ class EmbeddedNetwork(nnx.Module):
     ) -> Weights:
         """As they are shipped: embeddings in int8, pieces fitted to the words' final vectors."""
 
+        labels = len(TOXICITY_LABELS)
+
         def array(value: nnx.Variable[jax.Array] | None) -> NDArray[np.float32]:
             if value is None:
                 raise TypeError("a layer without bias has no place in the shipped weights")
@@ -102,8 +107,8 @@ class EmbeddedNetwork(nnx.Module):
             attention=array(self.attention),
             hidden=array(self.hidden.kernel),
             hidden_bias=array(self.hidden.bias),
-            output=array(self.output.kernel),
-            output_bias=array(self.output.bias),
+            output=array(self.output.kernel)[:, :labels],
+            output_bias=array(self.output.bias)[:labels],
             calibration=calibration,
             version=version,
         )

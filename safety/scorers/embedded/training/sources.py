@@ -11,8 +11,9 @@ import dataclasses
 import hashlib
 import json
 import lzma
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -20,6 +21,10 @@ from safety.scorers.base import TOXICITY_LABELS
 
 Known = Mapping[str, tuple[float, float]]
 """For a label its target and weight."""
+
+Split = Literal["train", "validation", "test"]
+"""What weights are fitted on; what recipes are chosen and probabilities calibrated on; what only
+figures are taken of."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,14 +55,31 @@ def everything(target: float, weight: float) -> dict[str, tuple[float, float]]:
     return dict.fromkeys(TOXICITY_LABELS, (target, weight))
 
 
-def is_held_out(text: str) -> bool:
-    """Half of all texts, by their hash: a text that is in a set twice is on one side."""
-    return hashlib.sha256(text.encode("utf-8")).digest()[0] % 2 == 1
+def split_of(text: str, test: float, validation: float = 0.15) -> Split:
+    """The part that a text belongs to, by its hash: a text that is in a set twice is in one part.
+
+    Args:
+        text: As written, or whatever two texts share that must not be parted.
+        test: Share of all texts.
+        validation: Share of the others.
+    """
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    # The lowest bit has parted the halves since the first version, whose test half this keeps.
+    place = (digest[0] % 2 * 128 + digest[0] // 2) / 256
+    if place >= 1 - test:
+        return "test"
+    return "validation" if digest[1] / 256 < validation else "train"
 
 
-def labelled_texts(data: Path) -> list[LabelledText]:
-    """All that may be learnt from: never a held-out half, never the identity templates."""
-    return [*cat(data), *edos(data), *hatemoji(data), *tweets(data), *rtp(data)]
+def labelled_texts(data: Path, split: Split) -> list[LabelledText]:
+    """All sets' parts; the identity templates are of none."""
+    return [
+        *cat(data, split),
+        *edos(data, split),
+        *hatemoji(data, split),
+        *tweets(data, split),
+        *rtp(data, split),
+    ]
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -66,11 +88,11 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def cat(data: Path, *, held_out: bool = False) -> Iterator[LabelledText]:
+def cat(data: Path, split: Split) -> Iterator[LabelledText]:
     """Wikipedia talk: Perspective's probability, corrected by the crowd where it says toxic."""
     for name in ("gn", "gc"):
         for row in rows(data / "cat" / f"{name}.csv"):
-            if is_held_out(row["text"]) == held_out:
+            if split_of(row["text"], test=0.5) == split:
                 api = float(row["api"])
                 target = max(api, 0.75) if row["label"] == "1" and name == "gn" else api
                 yield LabelledText(row["text"], f"cat-{name}", {"toxicity": (target, 2.0)})
@@ -92,17 +114,22 @@ _EDOS: Mapping[str, Known] = {
 }
 
 
-def edos(data: Path, *, splits: tuple[str, ...] = ("train", "dev")) -> Iterator[LabelledText]:
-    """Reddit and Gab, sexism by kind; what is not sexist may be toxic otherwise."""
+def edos(data: Path, split: Split) -> Iterator[LabelledText]:
+    """Reddit and Gab, sexism by kind, its own split; what is not sexist may be toxic otherwise."""
+    wanted = "dev" if split == "validation" else split
     for row in rows(data / "edos" / "edos_labelled_aggregated.csv"):
-        if row["split"] in splits:
+        if row["split"] == wanted:
             kind = row["label_vector"].split(" ")[0]
             yield LabelledText(row["text"], "edos", _EDOS[kind])
 
 
-def hatemoji(data: Path) -> Iterator[LabelledText]:
-    """Adversarial posts with emoji: hate against its minimal change."""
-    for row in rows(data / "hatemoji" / "train.csv"):
+def hatemoji(data: Path, split: Split) -> Iterator[LabelledText]:
+    """Adversarial posts with emoji: hate against its minimal change, both in one part."""
+    posts = rows(data / "hatemoji" / "train.csv")
+    parts = _parts_of_pairs([(row["text"], row["matched_text"]) for row in posts])
+    for row in posts:
+        if parts[row["text"]] != split:
+            continue
         if row["label_gold"] == "0":
             known = {**everything(0.03, 0.5), "identity_attack": (0.02, 1.0)}
         else:
@@ -115,9 +142,22 @@ def hatemoji(data: Path) -> Iterator[LabelledText]:
         yield LabelledText(row["text"], "hatemoji", known, is_taught=False)
 
 
-def tweets(data: Path) -> Iterator[LabelledText]:
+def _parts_of_pairs(pairs: Sequence[tuple[str, str]]) -> dict[str, Split]:
+    """The part of each text, that of its pair; a text of several pairs is in the first one's."""
+    parts: dict[str, Split] = {}
+    for pair in pairs:
+        own = split_of("/".join(sorted(pair)), test=0.1)
+        part = next((parts[text] for text in pair if text in parts), own)
+        for text in pair:
+            parts.setdefault(text, part)
+    return parts
+
+
+def tweets(data: Path, split: Split) -> Iterator[LabelledText]:
     """Tweets: hate, offensive, neither, by the share of judges."""
     for row in rows(data / "tweets" / "labeled_data.csv"):
+        if split_of(row["tweet"], test=0.1) != split:
+            continue
         judges = int(row["count"])
         hate, offensive = (int(row[f]) / judges for f in ("hate_speech", "offensive_language"))
         toxic = hate + offensive
@@ -130,11 +170,11 @@ def tweets(data: Path) -> Iterator[LabelledText]:
         yield LabelledText(row["tweet"], "tweets", known)
 
 
-def rtp(data: Path, *, held_out: bool = False) -> Iterator[LabelledText]:
-    """RealToxicityPrompts with Perspective's probability of each label, half of them."""
+def rtp(data: Path, split: Split) -> Iterator[LabelledText]:
+    """RealToxicityPrompts with Perspective's probability of each label."""
     with (data / "rtp" / "rtp_993_perspective.jsonl").open(encoding="utf-8") as file:
         for row in map(json.loads, file):
-            if is_held_out(row["text"]) == held_out:
+            if split_of(row["text"], test=0.5) == split:
                 known = {
                     label: (float(row["profanity" if label == "obscene" else label]), 2.0)
                     for label in TOXICITY_LABELS

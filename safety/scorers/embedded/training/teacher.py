@@ -75,6 +75,17 @@ class Teacher:
             self._words: dict[str, int] = json.loads(file.metadata()["words"])
             self._weights = {name: jnp.asarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
 
+    def words(self) -> list[str]:
+        """The words it knows, most frequent first."""
+        return sorted(self._words, key=self._words.__getitem__)
+
+    def vectors(self, words: Sequence[str]) -> NDArray[np.float32]:
+        """float32[words, 50]: its own vectors of words, zeros of those that it does not know."""
+        # Number 0 is padding, whose vector says nothing of a word.
+        table = np.asarray(self._weights["embedding"]).copy()
+        table[0] = 0
+        return table[[self._words.get(word, 0) for word in words]]
+
     def label(self, texts: Sequence[str], batch: int = 1024) -> NDArray[np.float32]:
         """float32[texts, 6]: probabilities, in the order of `TOXICITY_LABELS`."""
         rows = np.zeros((len(texts) + -len(texts) % batch, _LENGTH), np.int32)
