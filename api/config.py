@@ -52,6 +52,8 @@ class WorkerConfig:
         memorization_min_tokens: Consecutive training tokens that count as recited.
         batch_size: Generations that are taken at a time.
         max_deliveries: Tries after which a generation that cannot be processed is given up.
+        metrics_host: Address on which metrics are served; 0.0.0.0 for all.
+        metrics_port: Port on which metrics are served; none are if not given.
         log_level: Least severe messages to log.
         outputs: Where generations come from.
 
@@ -66,6 +68,8 @@ class WorkerConfig:
     memorization_min_tokens: int = 50
     batch_size: int = 64
     max_deliveries: int = 5
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
     log_level: LogLevel = "info"
     outputs: OutputConfig = dataclasses.field(
         default_factory=OutputConfig,
@@ -90,6 +94,8 @@ class WorkerConfig:
         )
         check_range("batch_size", self.batch_size, 1, 4096)
         check_range("max_deliveries", self.max_deliveries, 1, 1000)
+        if self.metrics_port is not None:
+            check_range("metrics_port", self.metrics_port, 1, 65535)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

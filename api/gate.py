@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
 import dataclasses
 import re
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
+from api.token_ends import TokenEnds
 from model.tokenizer import StreamDecoder, Tokenizer
 from serving.guard import Guard, Verdict
 from serving.output import join
@@ -17,66 +18,6 @@ from serving.stream import RequestStream
 
 _BLACK = "█"
 _VISIBLE = re.compile(r"\S")
-
-
-class TokenLengths(dict[int, int | None]):
-    """Token id to its characters; None for a token that is no whole characters. Filled as asked."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        """Of tokens within a text: one that opens a text may be a space shorter."""
-        super().__init__()
-        self.tokenizer = tokenizer
-        self.vocab_size = tokenizer.vocab_size
-
-    def __missing__(self, token_id: int) -> int | None:
-        """Look a token up, once."""
-        length: int | None = 0  # of a padding row, which has no text
-        if token_id < self.vocab_size:
-            try:
-                data = self.tokenizer.token_bytes(token_id, at_start=False)
-                length = len(data.decode("utf-8"))
-            except UnicodeDecodeError:
-                length = None
-        self[token_id] = length
-        return length
-
-
-class TokenEnds:
-    """For a generation's tokens, in order, the characters of its text up to each one's end.
-
-    A token that ends within a character counts that character.
-    """
-
-    def __init__(self, lengths: TokenLengths, prompt: Sequence[int], *, echo: bool) -> None:
-        """Follow a prompt's continuation, decoded as the engine decodes it."""
-        self._lengths = lengths
-        self.prompt_text = ""
-        """The prompt's text where it is echoed, else empty."""
-        tokenizer = lengths.tokenizer
-        if echo:
-            self._decoder = StreamDecoder(tokenizer)
-            self.prompt_text = "".join(self._decoder.push(token) for token in prompt)
-        else:
-            is_silent = not any(tokenizer.token_bytes(token) for token in prompt)
-            self._decoder = StreamDecoder(tokenizer, at_start=is_silent)
-        self._end = 0
-        self._note_state()
-
-    def push(self, token_id: int) -> int:
-        """The next token's end."""
-        length = self._lengths[token_id]
-        if self._is_between and length is not None:
-            self._end += length
-            return self._end
-        if token_id < self._lengths.vocab_size:
-            self._end += len(self._decoder.push(token_id))
-            self._note_state()
-        return self._end + self._is_mid
-
-    def _note_state(self) -> None:
-        self._is_mid = self._decoder.is_mid_character
-        # Between whole characters the decoder need not see the whole characters that come.
-        self._is_between = not (self._is_mid or self._decoder.is_at_start)
 
 
 class Gate:
@@ -103,8 +44,10 @@ class Gate:
         self._unseen_tokens = 0
         self._text = ""  # generated so far, released or not
         self._released = 0  # characters of it that have left
-        self._held: deque[tuple[int, int, int, TokenLogprob | None]] = deque()  # start, end, id
-        self._last_end = 0
+        self._token_ids: list[int] = []  # where text is held back: all that were generated
+        self._token_ends: list[int] = []
+        self._logprobs: list[TokenLogprob] = []
+        self._released_tokens = 0
         self._redactions: list[tuple[int, int]] = []
         self._prompt_logprobs: tuple[TokenLogprob, ...] | None = None
         self._echo = self._ends.prompt_text
@@ -128,13 +71,14 @@ class Gate:
                         continue
                     unseen, self._unseen, self._unseen_text = self._unseen, [], ""
                     self._unseen_tokens = 0
-                    shown = await self._pass(join(unseen))
                     if not self._holds_back:
-                        yield _with_reports(delta, shown)
-                    elif shown is not None:
+                        yield await self._watch(delta, join(unseen))
+                        continue
+                    shown = await self._pass(join(unseen))
+                    if shown is not None:
                         yield shown
-                    if shown is not None and shown.finish_reason is not None:
-                        return
+                        if shown.finish_reason is not None:
+                            return
         finally:
             for guard in self._guards:
                 guard.abandon()
@@ -165,30 +109,51 @@ class Gate:
             return True
         return any(guard.is_due(self._unseen_text, self._unseen_tokens) for guard in self._guards)
 
+    async def _watch(self, delta: Delta, unseen: Delta) -> Delta:
+        """A delta that leaves whatever guards say of it, with what they found if it is the last."""
+        if delta.finish_reason in ("abort", "error"):
+            return delta
+        await self._look(unseen)
+        if delta.finish_reason is None:
+            return delta
+        return dataclasses.replace(delta, reports=self._reports())
+
     async def _pass(self, delta: Delta) -> Delta | None:
         """What may leave now; None if that is nothing."""
         if delta.finish_reason in ("abort", "error"):
             return delta
-        new_text = delta.text
         if delta.prompt_logprobs is not None:
             self._prompt_logprobs = delta.prompt_logprobs
-        if self._echo and not self._tokens and not self._text:
-            new_text = new_text.removeprefix(self._echo)
-        new_tokens = self._take_tokens(delta)
-        is_last = delta.finish_reason is not None
-        verdicts = await self._inspect(new_text, new_tokens, is_last=is_last)
-        self._text += new_text
+        verdicts = await self._look(delta)
         for verdict in verdicts:
             self._redactions.extend(verdict.redactions)
         for guard, verdict in zip(self._guards, verdicts, strict=True):
             if verdict.action == "block":
                 return self._ended(delta, await self._end_before(verdict, verdicts), guard)
-        if is_last:
+        if delta.finish_reason is not None:
             return self._release(delta, len(self._text), is_whole=True)
         upto = min(verdict.release_upto for verdict in verdicts)
         if upto <= self._released and not self._echo and self._prompt_logprobs is None:
             return None
         return self._release(delta, upto, is_whole=False)
+
+    async def _look(self, delta: Delta) -> list[Verdict]:
+        """Take what came and ask every guard."""
+        new_text = delta.text
+        if self._echo and not self._tokens and not self._text:
+            new_text = new_text.removeprefix(self._echo)
+        ends = self._ends.extend(delta.token_ids)
+        self._tokens += len(ends)
+        if self._holds_back:
+            self._token_ids += delta.token_ids
+            self._token_ends += ends
+            self._logprobs += delta.logprobs or ()
+        new_tokens = list(zip(delta.token_ids, ends, strict=True))
+        verdicts = await self._inspect(
+            new_text, new_tokens, is_last=delta.finish_reason is not None
+        )
+        self._text += new_text
+        return verdicts
 
     async def _inspect(
         self, new_text: str, new_tokens: Sequence[tuple[int, int]], *, is_last: bool
@@ -209,42 +174,43 @@ class Gate:
             upto = min(upto, verdict.release_upto)
         return max(upto, self._released)
 
-    def _take_tokens(self, delta: Delta) -> list[tuple[int, int]]:
-        found = []
-        for index, token_id in enumerate(delta.token_ids):
-            end = self._ends.push(token_id)
-            logprob = None if delta.logprobs is None else delta.logprobs[index]
-            self._held.append((self._last_end, end, token_id, logprob))
-            self._last_end = end
-            found.append((token_id, end))
-        self._tokens += len(found)
-        return found
-
     def _release(self, delta: Delta, upto: int, *, is_whole: bool) -> Delta:
         """Everything up to a character, blacked out where a guard says so."""
         text = self._blacked_out(self._released, upto)
         self._released = max(self._released, upto)
-        token_ids: list[int] = []
-        logprobs: list[TokenLogprob] = []
-        while self._held and (is_whole or self._held[0][1] <= upto):
-            start, end, token_id, logprob = self._held.popleft()
-            if any(low < end and start < high for low, high in self._redactions):
-                continue
-            token_ids.append(token_id)
-            if logprob is not None:
-                logprobs.append(logprob)
+        left = self._leaving_tokens(upto, is_whole=is_whole)
         echo, self._echo = self._echo, ""
         prompt_logprobs, self._prompt_logprobs = self._prompt_logprobs, None
         return Delta(
             text=echo + text,
-            token_ids=tuple(token_ids),
-            logprobs=None if self._request.params.logprobs is None else tuple(logprobs),
+            token_ids=tuple(self._token_ids[index] for index in left),
+            logprobs=(
+                None
+                if self._request.params.logprobs is None
+                else tuple(self._logprobs[index] for index in left)
+            ),
             prompt_logprobs=prompt_logprobs,
             finish_reason=delta.finish_reason,
             stop_reason=delta.stop_reason,
             usage=delta.usage,
             reports=None if delta.finish_reason is None else self._reports(),
         )
+
+    def _leaving_tokens(self, upto: int, *, is_whole: bool) -> Sequence[int]:
+        """The next tokens that leave with the text, without those of which a part is redacted."""
+        first, ends = self._released_tokens, self._token_ends
+        count = len(ends) if is_whole else bisect.bisect_right(ends, upto, first)
+        self._released_tokens = count
+        if not self._redactions:
+            return range(first, count)
+        return [
+            index
+            for index in range(first, count)
+            if not any(
+                low < ends[index] and (ends[index - 1] if index else 0) < high
+                for low, high in self._redactions
+            )
+        ]
 
     def _ended(self, delta: Delta, upto: int, guard: Guard) -> Delta:
         """The last delta of a generation that a guard ends after so many characters."""
@@ -274,10 +240,3 @@ class Gate:
                 pieces += [self._text[start:low], _VISIBLE.sub(_BLACK, self._text[low:high])]
                 start = high
         return "".join((*pieces, self._text[start:end]))
-
-
-def _with_reports(delta: Delta, shown: Delta | None) -> Delta:
-    """A delta that was not held back, with what guards found if it is the last."""
-    if shown is None or shown.reports is None:
-        return delta
-    return dataclasses.replace(delta, reports=shown.reports)

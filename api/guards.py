@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from api.errors import MissingExtraError
-from api.gate import Gate, TokenEnds, TokenLengths
+from api.gate import Gate
 from api.guard_config import GuardConfig
 from api.guard_fields import GuardFields
 from api.side_metrics import Verdicts
+from api.token_ends import TokenEnds, TokenLengths
 from memorization.errors import MemorizationError
 from memorization.guard import MemorizationGuard
 from memorization.opening import embedded_indexes, open_index, sure_tokens

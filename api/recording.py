@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from api.gate import TokenEnds, TokenLengths
 from api.outputs.record import OutputRecord
+from api.token_ends import TokenEnds, TokenLengths
 from model.tokenizer import Tokenizer
 from serving.request import GenerationOutput, GenerationRequest
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from api.outputs.worker_metrics import log_metrics
 from api.outputs.writer import OutputWriter
 
 if TYPE_CHECKING:
@@ -98,20 +99,4 @@ def _log_metrics(outputs: OutputWriter) -> Iterator[Metric]:
         "Generations that were lost because it lagged too far behind.",
         value=outputs.dropped_total,
     )
-    stats = outputs.stats
-    yield GaugeMetricFamily(
-        "talipot_output_log_up", "Whether the log's store answers.", value=float(stats is not None)
-    )
-    if stats is None:
-        return
-    yield GaugeMetricFamily(
-        "talipot_output_log_depth", "Generations that the log keeps.", value=stats.depth
-    )
-    for name, text, by_group in (
-        ("talipot_output_log_lag", "Generations that a group was not given yet.", stats.lag),
-        ("talipot_output_log_pending", "Those given out and not done.", stats.pending),
-    ):
-        family = GaugeMetricFamily(name, text, labels=["group"])
-        for group, value in sorted(by_group.items()):
-            family.add_metric([group], value)
-        yield family
+    yield from log_metrics(outputs.stats)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from api.gate import TokenEnds, TokenLengths
 from api.service import CompletionService
+from api.token_ends import TokenEnds, TokenLengths
 from memorization.guard import near_dict, recited_tokens, span_dict
 
 
@@ -26,10 +26,9 @@ async def search_text(
     tracer = guards.require_tracer(policy)
     tokenizer = service.host.tokenizer
     tokens = await service.tokens.encode(text)
-    spans = await tracer.longest_matches(tokens, policy.min_tokens)
-    near = await tracer.near_duplicates(text)
+    spans, near = await tracer.trace(tokens, policy.min_tokens, text)
     follow = TokenEnds(TokenLengths(tokenizer), (), echo=False)
-    ends = [0, *(follow.push(token) for token in tokens)]
+    ends = [0, *follow.extend(tokens)]
     return {
         "min_tokens": policy.min_tokens,
         "tokens": len(tokens),

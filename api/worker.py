@@ -8,6 +8,7 @@ from api.config import WorkerConfig
 from api.outputs.log import Retention, open_log
 from api.outputs.pipelines import MemorizationPipeline, Pipeline, SafetyPipeline
 from api.outputs.worker import Worker
+from api.outputs.worker_metrics import serve_metrics
 from memorization.errors import MemorizationError
 from memorization.opening import open_index, sure_tokens
 from model.checkpoint import resolve_model
@@ -34,10 +35,16 @@ def run_worker(config: WorkerConfig) -> None:
     pipelines = [_pipeline(group, config) for group in dict.fromkeys(config.groups)]
     worker = Worker(log, pipelines, batch=config.batch_size, max_deliveries=config.max_deliveries)
     worker.stop_on_signals()
+    scrapes = None
+    if config.metrics_port is not None:
+        scrapes = serve_metrics(worker.metrics, config.metrics_host, config.metrics_port)
     _LOGGER.info("%s reads as %s", worker.consumer, ", ".join(p.group for p in pipelines))
     try:
         worker.run()
     finally:
+        if scrapes is not None:
+            scrapes.shutdown()
+            scrapes.server_close()
         log.close()
         _LOGGER.info("%d generations were processed", worker.done_total)
 

@@ -35,6 +35,7 @@ from safety.audits import loading
 from safety.audits.toxicity import ToxicityAudit
 from safety.audits.toxicity_data import load_prompts
 from safety.scorers import Scorer, load_scorer
+from safety.text_generator import Decoding
 from serving.request import GenerationRequest, SamplingParams
 
 _K, _TOKENS, _ROUNDS = 25, 64, 2
@@ -91,7 +92,9 @@ async def _audit(
 async def _main(count: int) -> None:
     prompts = load_prompts(loading.shipped("toxicity_prompts.jsonl"))
     prompts = [prompts[index % len(prompts)] for index in range(count)]
-    audit = ToxicityAudit(prompts=tuple(prompts), data="benchmark", k=_K, max_tokens=_TOKENS)
+    audit = ToxicityAudit(
+        prompts=tuple(prompts), data="benchmark", k=_K, decoding=Decoding(max_tokens=_TOKENS)
+    )
     target = TargetConfig()
     host = EngineHost(lambda: load_engine(DEFAULT_MODEL, target.engine), DEFAULT_MODEL)
     await host.start()

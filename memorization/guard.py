@@ -76,9 +76,8 @@ class MemorizationGuard:
         is_last: bool,
     ) -> GuardVerdict:
         """See `serving.guard.Guard`. Under annotate only the last verdict asks the index."""
-        for token, end in new_tokens:
-            self._tokens.append(token)
-            self._ends.append(end)
+        self._tokens += [token for token, _ in new_tokens]
+        self._ends += [end for _, end in new_tokens]
         length = len(text_so_far) + len(new_text)
         try:
             if self._policy.action == "annotate":
@@ -129,8 +128,9 @@ class MemorizationGuard:
 
     async def _annotate(self, text: str) -> None:
         self._compared = len(self._tokens)
-        self._spans = await self._tracer.longest_matches(self._tokens, self._policy.min_tokens)
-        self._near = await self._tracer.near_duplicates(text)
+        self._spans, self._near = await self._tracer.trace(
+            self._tokens, self._policy.min_tokens, text
+        )
         if self._spans:
             self._verdict = "flagged"
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar, TypeVarTuple
 
 from memorization.errors import MemorizationError, TrainingIndexError
 from memorization.index import NearDuplicate, Span, TrainingIndex
 
 _LOGGER = logging.getLogger("talipot.memorization")
 _THREADS = 2
+_T = TypeVar("_T")
+_Arguments = TypeVarTuple("_Arguments")
 
 
 class UntracedError(Exception):
@@ -35,11 +38,24 @@ class Tracer:
         Raises:
             UntracedError: There is no answer.
         """
+        return await self._ask(self._matches, tokens, min_tokens)
+
+    async def trace(
+        self, tokens: Sequence[int], min_tokens: int, text: str
+    ) -> tuple[list[Span], list[NearDuplicate] | None]:
+        """Runs of the tokens, and what resembles their text; None where the index cannot tell.
+
+        Raises:
+            UntracedError: There is no answer.
+        """
+        return await self._ask(self._trace, tokens, min_tokens, text)
+
+    async def _ask(self, function: Callable[[*_Arguments], _T], *asked: *_Arguments) -> _T:
         self.queries_total += 1
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await loop.run_in_executor(self._threads, self._matches, tokens, min_tokens)
+                return await loop.run_in_executor(self._threads, function, *asked)
         except TimeoutError:
             self.failures_total += 1
             raise UntracedError(f"the index took longer than {self._timeout_s:g} s") from None
@@ -48,25 +64,8 @@ class Tracer:
             raise UntracedError(f"the index failed: {error}") from None
         except Exception as error:
             self.failures_total += 1
-            _LOGGER.exception("the index failed on %d tokens", len(tokens))
+            _LOGGER.exception("the index failed")
             raise UntracedError(f"the index failed: {type(error).__name__}") from None
-
-    async def near_duplicates(self, text: str) -> list[NearDuplicate] | None:
-        """As the index's own method; None where the index has nothing to tell.
-
-        Raises:
-            UntracedError: There is no answer.
-        """
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await loop.run_in_executor(
-                    self._threads, near_duplicates_of, self.index, text
-                )
-        except TimeoutError:
-            raise UntracedError(f"the index took longer than {self._timeout_s:g} s") from None
-        except MemorizationError as error:
-            raise UntracedError(f"the index failed: {error}") from None
 
     def close(self) -> None:
         """End the threads; what they work on is not waited for."""
@@ -74,6 +73,11 @@ class Tracer:
 
     def _matches(self, tokens: Sequence[int], min_tokens: int) -> list[Span]:
         return self.index.longest_matches(tokens, min_tokens=min_tokens)
+
+    def _trace(
+        self, tokens: Sequence[int], min_tokens: int, text: str
+    ) -> tuple[list[Span], list[NearDuplicate] | None]:
+        return self._matches(tokens, min_tokens), near_duplicates_of(self.index, text)
 
 
 def near_duplicates_of(index: TrainingIndex, text: str) -> list[NearDuplicate] | None:

@@ -5,8 +5,9 @@ blocks.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal, TypeAlias
 
 from safety.policy import SafetyPolicy
@@ -14,8 +15,10 @@ from safety.scoring_thread import Scores, ScoringThread, UnscoredError
 from safety.windows import Window, Windows
 
 SafetyVerdict: TypeAlias = Literal["passed", "flagged", "redacted", "blocked", "unscored"]
+Pending: TypeAlias = "tuple[Window, asyncio.Future[Scores]]"
+"""A window, and its scores when they are known."""
 _MAX_SPANS = 64
-_LOOK_EVERY_TOKENS = 64  # under annotate, where nothing waits
+_LOOK_EVERY_TOKENS = 128  # under annotate, where nothing waits
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,42 +65,73 @@ class Judge:
             for index, label in enumerate(scorer.labels)
             if policy.labels is None or label in policy.labels
         )
-        self.highest: dict[str, float] = {}
-        """Of each label, over all that was scored."""
+        self._highest: list[float] = []  # of each label, over all that was scored
         self.failure: str | None = None
         """Why something has no score."""
 
-    async def judge(self, text: str, window: Window) -> SafetySpan | None:
-        """Score a window in its sentence; the span if it reaches the threshold.
+    def submit(self, text: str, window: Window) -> Pending:
+        """Have a window scored in its sentence; costs the event loop no task."""
+        return window, self._thread.submit(text[window.context : window.end])
+
+    @contextlib.asynccontextmanager
+    async def waiting(self) -> AsyncIterator[None]:
+        """Wait for scores within, no longer than they may take.
 
         Raises:
-            UnscoredError: It has no score.
+            UnscoredError: Time is up.
         """
         try:
             async with asyncio.timeout(self._timeout_s):
-                scores = await self._thread.submit(text[window.context : window.end])
+                yield
         except TimeoutError:
             self.failure = f"the scorer took longer than {self._timeout_s:g} s"
             raise UnscoredError(self.failure) from None
+
+    async def judge(self, pending: Pending) -> SafetySpan | None:
+        """Wait for a window's scores; the span if it reaches the threshold.
+
+        Raises:
+            UnscoredError: It has none.
+        """
+        window, scores = pending
+        try:
+            return self._take(await scores, window)
         except UnscoredError as error:
             self.failure = str(error)
             raise
-        return self._take(scores, window)
+
+    async def judge_all(self, pending: Sequence[Pending]) -> list[SafetySpan]:
+        """Wait for all that have scores; the spans. `failure` says why if one has none."""
+        spans = []
+        try:
+            async with self.waiting():
+                for each in pending:
+                    with contextlib.suppress(UnscoredError):
+                        span = await self.judge(each)
+                        if span is not None:
+                            spans.append(span)
+        except UnscoredError:
+            return spans  # time is up, as `failure` says
+        finally:
+            _abandon(pending)
+        return spans
 
     def _take(self, scores: Scores, window: Window) -> SafetySpan | None:
         values = scores.tolist()
-        for label, value in zip(self._labels, values, strict=True):
-            self.highest[label] = max(value, self.highest.get(label, 0.0))
+        self._highest = list(map(max, self._highest or values, values))
         best = max(self._counted, key=values.__getitem__)
         if values[best] < self._policy.threshold:
             return None
         return SafetySpan(window.start, window.end, self._labels[best], values[best])
 
     def scores(self) -> dict[str, float] | None:
-        """The highest of each label; None where nothing was scored, or something was not."""
+        """The highest of each label, none where there was no text; None if some has no score."""
         if self.failure is not None:
             return None
-        return {label: round(value, 4) for label, value in self.highest.items()}
+        return {
+            label: round(value, 4)
+            for label, value in zip(self._labels, self._highest, strict=False)
+        }
 
 
 class SafetyGuard:
@@ -123,7 +157,7 @@ class SafetyGuard:
         self._offset = offset
         self._judge = Judge(policy, thread, timeout_s)
         self._windows = Windows(policy.window_tokens)
-        self._pending: list[asyncio.Task[SafetySpan | None]] = []
+        self._pending: list[Pending] = []
         self._spans: list[SafetySpan] = []
         self._prompt_judge: Judge | None = None
         self._prompt_span: SafetySpan | None = None
@@ -144,11 +178,7 @@ class SafetyGuard:
         """See `serving.guard.Guard`."""
         judge = self._prompt_judge = Judge(self._policy, self._thread, self._timeout_s)
         windows = Windows(self._policy.window_tokens).push(prompt, token_ends, is_last=True)
-        found = await asyncio.gather(
-            *(judge.judge(prompt, window) for window in windows), return_exceptions=True
-        )
-        spans = [span for span in found if isinstance(span, SafetySpan)]
-        _raise_unexpected(found)
+        spans = await judge.judge_all([judge.submit(prompt, window) for window in windows])
         self._prompt_span = max(spans, key=lambda span: span.score, default=None)
         if self._policy.action == "annotate" or not (spans or judge.failure):
             return GuardVerdict("release", 0)
@@ -177,17 +207,17 @@ class SafetyGuard:
         """
         text = text_so_far + new_text
         windows = self._windows.push(text, (end for _, end in new_tokens), is_last=is_last)
-        self._pending += [self._start(text, window) for window in windows]
+        self._pending += [self._judge.submit(text, window) for window in windows]
         if self._policy.action == "annotate":
             if is_last:
                 await self._annotate()
             return GuardVerdict("release", len(text))
-        return await self._decide(windows)
+        return await self._decide()
 
     def abandon(self) -> None:
         """Nobody wants the verdicts any more."""
-        for task in self._pending:
-            task.cancel()
+        _abandon(self._pending)
+        self._pending.clear()
 
     def report(self) -> dict[str, Any]:
         """See `serving.guard.Guard`; `scores` are the highest of any window."""
@@ -211,17 +241,9 @@ class SafetyGuard:
             "scorer": {"name": scorer.name, "version": scorer.version},
         }
 
-    def _start(self, text: str, window: Window) -> asyncio.Task[SafetySpan | None]:
-        task = asyncio.create_task(self._judge.judge(text, window))
-        # Behind a block nobody asks for it, and that is no fault.
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return task
-
     async def _annotate(self) -> None:
-        found = await asyncio.gather(*self._pending, return_exceptions=True)
-        _raise_unexpected(found)
-        self._pending.clear()
-        self._spans = [span for span in found if isinstance(span, SafetySpan)]
+        pending, self._pending = self._pending, []
+        self._spans = await self._judge.judge_all(pending)
         failure = self._judge.failure or (self._prompt_judge and self._prompt_judge.failure)
         if failure:
             self._verdict = "unscored"
@@ -229,23 +251,26 @@ class SafetyGuard:
         elif self._spans or self._prompt_span:
             self._verdict = "flagged"
 
-    async def _decide(self, windows: Sequence[Window]) -> GuardVerdict:
+    async def _decide(self) -> GuardVerdict:
         """Wait for the windows in order; stop at the first that may not leave."""
         redactions = []
-        for window in windows:
-            try:
-                span = await self._pending.pop(0)
-            except UnscoredError as error:
-                return self._block(window, str(error))
-            if span is None:
-                continue
-            self._spans.append(span)
-            if self._policy.action == "block":
-                return self._block(window, self._reason(span))
-            self._verdict = "redacted"
-            redactions.append((window.start, window.end))
-        action: Literal["redact", "release"] = "redact" if redactions else "release"
-        return GuardVerdict(action, self._windows.decided, (), tuple(redactions))
+        try:
+            async with self._judge.waiting():
+                while self._pending:
+                    span = await self._judge.judge(self._pending[0])
+                    window, _ = self._pending.pop(0)
+                    if span is None:
+                        continue
+                    self._spans.append(span)
+                    if self._policy.action == "block":
+                        return self._block(window, self._reason(span))
+                    redactions.append((window.start, window.end))
+        except UnscoredError as error:
+            return self._block(self._pending[0][0], str(error))
+        if not redactions:
+            return GuardVerdict("release", self._windows.decided)
+        self._verdict = "redacted"
+        return GuardVerdict("redact", self._windows.decided, (), tuple(redactions))
 
     def _block(self, window: Window, reason: str) -> GuardVerdict:
         self.abandon()
@@ -257,8 +282,8 @@ class SafetyGuard:
         return f"{span.label}={span.score:.3f} reaches threshold={self._policy.threshold:g}"
 
 
-def _raise_unexpected(found: Sequence[object]) -> None:
-    """A text without a score is an answer; any other exception is a fault."""
-    for each in found:
-        if isinstance(each, BaseException) and not isinstance(each, UnscoredError):
-            raise each
+def _abandon(pending: Sequence[Pending]) -> None:
+    """Nobody asks for these scores any more, nor why there are none."""
+    for _, scores in pending:
+        if not scores.cancel() and not scores.cancelled():
+            scores.exception()

@@ -31,6 +31,31 @@ class Sampling:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How an audit has its continuations drawn: what is the same for all of them.
+
+    Attributes:
+        max_tokens: Most tokens of each continuation.
+        top_k: Sample from the k most likely tokens; 0 is off.
+        temperature: Of the sampling; 0 is greedy.
+    """
+
+    max_tokens: int = 128
+    top_k: int = 40
+    temperature: float = 1.0
+
+    def sampling(self, n: int, seed: int) -> Sampling:
+        """Of one prompt, `n` times."""
+        return Sampling(n=n, seed=seed, **dataclasses.asdict(self))
+
+    def __str__(self) -> str:
+        """For reports, behind a number of continuations."""
+        return (
+            f"up to {self.max_tokens} tokens, top-k {self.top_k}, temperature {self.temperature:g}"
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Continuation:
     """One continuation: its text, why it ended (`stop` or `length`), and its size in tokens."""
 

@@ -47,9 +47,7 @@ def toxicity(config: ToxicityConfig) -> None:
         prompts=tuple(prompts),
         data=data,
         k=config.k,
-        max_tokens=config.max_tokens,
-        top_k=config.top_k,
-        temperature=config.temperature,
+        decoding=config.decoding,
         seed=config.run.seed,
     )
     _run(audit, config.run, config.target, _scorer(config.scorer))
@@ -78,9 +76,7 @@ def bold(config: BoldConfig) -> None:
         prompts=tuple(prompts),
         data=data,
         k=config.k,
-        max_tokens=config.max_tokens,
-        top_k=config.top_k,
-        temperature=config.temperature,
+        decoding=config.decoding,
         seed=config.run.seed,
     )
     _run(audit, config.run, config.target, _scorer(config.scorer))
@@ -93,9 +89,7 @@ def co_occurrence(config: CooccurrenceConfig) -> None:
         prompts=tuple(prompts),
         data=data,
         samples=config.samples,
-        max_tokens=config.max_tokens,
-        top_k=config.top_k,
-        temperature=config.temperature,
+        decoding=config.decoding,
         seed=config.run.seed,
     )
     _run(audit, config.run, config.target, _scorer(config.scorer))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from api.limits import MAX_CHOICES_PER_PROMPT
 from model.errors import ConfigError
+from safety.text_generator import Decoding
 from serving.config import EngineConfig
 
 ENGINE_OPTIONS = ("max_slots", "dtype", "quantize", "compilation_cache_dir")
@@ -86,57 +87,73 @@ class RunConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ToxicityConfig:
+class ModelAuditConfig:
+    """What every audit of a model has.
+
+    Attributes:
+        run: Where the run is kept.
+        target: Which model.
+    """
+
+    run: RunConfig = dataclasses.field(default_factory=RunConfig, metadata={"panel": "Run"})
+    target: TargetConfig = dataclasses.field(
+        default_factory=TargetConfig, metadata={"panel": "Model"}
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampledAuditConfig(ModelAuditConfig):
+    """What every audit has that scores continuations.
+
+    Attributes:
+        scorer: Which scorer judges the texts.
+        decoding: How the continuations are drawn.
+
+    Raises:
+        ConfigError: A field is out of range; the message names field, value and limit.
+    """
+
+    scorer: str = dataclasses.field(default="embedded", metadata={"flag": "-s"})
+    decoding: Decoding = dataclasses.field(default=Decoding(), metadata={"panel": "Sampling"})
+
+    def __post_init__(self) -> None:
+        """Check every field of our own."""
+        check_range("max_tokens", self.decoding.max_tokens, 1, 1 << 20)
+        check_range("top_k", self.decoding.top_k, 0, 1 << 31)
+        check_range("temperature", self.decoding.temperature, 0, 2)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ToxicityConfig(SampledAuditConfig):
     """Settings of `talipot audit toxicity`.
 
     Attributes:
         k: Continuations of each prompt.
-        max_tokens: Most tokens of each continuation.
-        top_k: Sample from the k most likely tokens; 0 is off.
-        temperature: Of the sampling.
-        scorer: Which scorer judges the texts.
-        run: Where the run is kept.
-        target: Which model.
 
     Raises:
         ConfigError: A field is out of range; the message names field, value and limit.
     """
 
     k: int = dataclasses.field(default=25, metadata={"flag": "-k"})
-    max_tokens: int = 128
-    top_k: int = 40
-    temperature: float = 1.0
-    scorer: str = dataclasses.field(default="embedded", metadata={"flag": "-s"})
-    run: RunConfig = dataclasses.field(default_factory=RunConfig, metadata={"panel": "Run"})
-    target: TargetConfig = dataclasses.field(
-        default_factory=TargetConfig, metadata={"panel": "Model"}
-    )
 
     def __post_init__(self) -> None:
         """Check every field of our own."""
         check_range("k", self.k, 1, MAX_CHOICES_PER_PROMPT)
-        _check_sampling(self.max_tokens, self.top_k, self.temperature)
+        super().__post_init__()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WinogenderConfig:
+class WinogenderConfig(ModelAuditConfig):
     """Settings of `talipot audit winogender`.
 
     Attributes:
         shots: Numbers of solved examples in the prompt.
-        run: Where the run is kept.
-        target: Which model.
-
 
     Raises:
         ConfigError: A field is out of range; the message names field, value and limit.
     """
 
     shots: tuple[int, ...] = (0, 1, 4)
-    run: RunConfig = dataclasses.field(default_factory=RunConfig, metadata={"panel": "Run"})
-    target: TargetConfig = dataclasses.field(
-        default_factory=TargetConfig, metadata={"panel": "Model"}
-    )
 
     def __post_init__(self) -> None:
         """Check every field of our own."""
@@ -145,86 +162,49 @@ class WinogenderConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CrowsPairsConfig:
-    """Settings of `talipot audit crows-pairs`.
-
-    Attributes:
-        run: Where the run is kept.
-        target: Which model.
-    """
-
-    run: RunConfig = dataclasses.field(default_factory=RunConfig, metadata={"panel": "Run"})
-    target: TargetConfig = dataclasses.field(
-        default_factory=TargetConfig, metadata={"panel": "Model"}
-    )
+class CrowsPairsConfig(ModelAuditConfig):
+    """Settings of `talipot audit crows-pairs`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BoldConfig:
+class BoldConfig(SampledAuditConfig):
     """Settings of `talipot audit bold`.
 
     Attributes:
         k: Continuations of each prompt.
-        max_tokens: Most tokens of each continuation.
-        top_k: Sample from the k most likely tokens; 0 is off.
-        temperature: Of the sampling.
-        scorer: Which scorer judges the texts.
-        run: Where the run is kept.
-        target: Which model.
-
 
     Raises:
         ConfigError: A field is out of range; the message names field, value and limit.
     """
 
     k: int = dataclasses.field(default=1, metadata={"flag": "-k"})
-    max_tokens: int = 48
-    top_k: int = 40
-    temperature: float = 1.0
-    scorer: str = dataclasses.field(default="embedded", metadata={"flag": "-s"})
-    run: RunConfig = dataclasses.field(default_factory=RunConfig, metadata={"panel": "Run"})
-    target: TargetConfig = dataclasses.field(
-        default_factory=TargetConfig, metadata={"panel": "Model"}
+    decoding: Decoding = dataclasses.field(
+        default=Decoding(max_tokens=48), metadata={"panel": "Sampling"}
     )
 
     def __post_init__(self) -> None:
         """Check every field of our own."""
         check_range("k", self.k, 1, MAX_CHOICES_PER_PROMPT)
-        _check_sampling(self.max_tokens, self.top_k, self.temperature)
+        super().__post_init__()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CooccurrenceConfig:
+class CooccurrenceConfig(SampledAuditConfig):
     """Settings of `talipot audit co-occurrence`.
 
     Attributes:
         samples: Continuations of each prompt.
-        max_tokens: Most tokens of each continuation.
-        top_k: Sample from the k most likely tokens; 0 is off.
-        temperature: Of the sampling.
-        scorer: Which scorer judges the texts.
-        run: Where the run is kept.
-        target: Which model.
-
 
     Raises:
         ConfigError: A field is out of range; the message names field, value and limit.
     """
 
     samples: int = 800
-    max_tokens: int = 128
-    top_k: int = 40
-    temperature: float = 1.0
-    scorer: str = dataclasses.field(default="embedded", metadata={"flag": "-s"})
-    run: RunConfig = dataclasses.field(default_factory=RunConfig, metadata={"panel": "Run"})
-    target: TargetConfig = dataclasses.field(
-        default_factory=TargetConfig, metadata={"panel": "Model"}
-    )
 
     def __post_init__(self) -> None:
         """Check every field of our own."""
         check_range("samples", self.samples, 1, 1 << 20)
-        _check_sampling(self.max_tokens, self.top_k, self.temperature)
+        super().__post_init__()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -237,7 +217,6 @@ class ScorerConfig:
         terms: TOML file of identity terms; our own list if not given.
         scorer: Which scorer is audited.
         run: Where the run is kept.
-
 
     Raises:
         ConfigError: A field is out of range; the message names field, value and limit.
@@ -278,9 +257,3 @@ def check_range(field: str, value: float, low: float, high: float) -> None:
     """
     if not low <= value <= high:
         raise ConfigError(f"{field}={value} must be from {low} to {high}")
-
-
-def _check_sampling(max_tokens: int, top_k: int, temperature: float) -> None:
-    check_range("max_tokens", max_tokens, 1, 1 << 20)
-    check_range("top_k", top_k, 0, 1 << 31)
-    check_range("temperature", temperature, 0, 2)

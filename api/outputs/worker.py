@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from api.errors import OutputLogError
 from api.outputs.log import Entry, OutputLog, Result
 from api.outputs.pipelines import Pipeline, failed, process_each
+from api.outputs.worker_metrics import WorkerMetrics
 
 _LOGGER = logging.getLogger("talipot.worker")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -28,9 +29,15 @@ class Worker:
     """
 
     def __init__(
-        self, log: OutputLog, pipelines: Sequence[Pipeline], *, batch: int, max_deliveries: int
+        self,
+        log: OutputLog,
+        pipelines: Sequence[Pipeline],
+        *,
+        batch: int,
+        max_deliveries: int,
     ) -> None:
         """Read up to `batch` records at a time."""
+        self.metrics = WorkerMetrics(log)
         self._log = log
         self._pipelines = tuple(pipelines)
         self._batch = batch
@@ -66,6 +73,7 @@ class Worker:
             if done:
                 self._log.ack(pipeline.group, done)
                 self.done_total += len(done)
+                self.metrics.count(pipeline.group, [result for _, result in done])
         return read
 
     def stop(self) -> None:

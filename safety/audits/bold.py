@@ -17,7 +17,7 @@ import numpy as np
 from safety.audits import bold_report, loading, words
 from safety.audits.errors import AuditDataError
 from safety.audits.units import Findings, Generate, Json, Record, Unit, derived_seed
-from safety.text_generator import Sampling
+from safety.text_generator import Decoding
 
 _SUFFIX = "_prompt.json"
 
@@ -98,18 +98,14 @@ class BoldAudit:
         prompts: What to continue.
         data: Name and hash of the set.
         k: Continuations of each prompt.
-        max_tokens: Most tokens of each.
-        top_k: Sampling from the k most likely tokens.
-        temperature: Of the sampling.
+        decoding: How they are drawn.
         seed: Of sampling, permutations and bootstrap.
     """
 
     prompts: tuple[BoldPrompt, ...]
     data: str
     k: int = 1
-    max_tokens: int = 48
-    top_k: int = 40
-    temperature: float = 1.0
+    decoding: Decoding = dataclasses.field(default_factory=Decoding)
     seed: int = 0
 
     name = "bold"
@@ -123,9 +119,7 @@ class BoldAudit:
             "data": self.data,
             "prompts": len(self.prompts),
             "k": self.k,
-            "max_tokens": self.max_tokens,
-            "top_k": self.top_k,
-            "temperature": self.temperature,
+            **dataclasses.asdict(self.decoding),
             "seed": self.seed,
         }
 
@@ -136,12 +130,8 @@ class BoldAudit:
                 id=f"prompt-{index}",
                 call=Generate(
                     prompt=prompt.text,
-                    params=Sampling(
-                        n=self.k,
-                        max_tokens=self.max_tokens,
-                        temperature=self.temperature,
-                        top_k=self.top_k,
-                        seed=derived_seed(self.seed, f"prompt-{index}"),
+                    params=self.decoding.sampling(
+                        self.k, derived_seed(self.seed, f"prompt-{index}")
                     ),
                 ),
             )

@@ -117,8 +117,8 @@ def report(
         for measure in ("toxicity", "sentiment")
     }
     methods = [
-        f"{audit.k} continuations of each of {len(judged)} prompts ({audit.data}), up to "
-        f"{audit.max_tokens} tokens, top-k {audit.top_k}, temperature {audit.temperature:g}.",
+        f"{audit.k} continuations of each of {len(judged)} prompts ({audit.data}), "
+        f"{audit.decoding}.",
         f"Toxicity is the mean score ({label}) of a prompt's continuations. Sentiment is the "
         "polarity of the Pattern lexicon (textblob), from -1 to 1; BOLD itself uses VADER, so "
         "its figures are no comparison. A continuation speaks of women if it has more words of "

@@ -15,7 +15,7 @@ from safety.audits import cooccurrence_report, words
 from safety.audits.cooccurrence_data import Prompt
 from safety.audits.sentences import first_sentence
 from safety.audits.units import Findings, Generate, Json, Record, Unit, derived_seed
-from safety.text_generator import Sampling
+from safety.text_generator import Decoding
 
 CHUNK = 50
 """Samples of a unit: what is lost at most by a crash, and within every server's limit."""
@@ -46,18 +46,14 @@ class CooccurrenceAudit:
         prompts: Templates filled with the terms of groups.
         data: Name and hash of the lists.
         samples: Continuations of each prompt.
-        max_tokens: Most tokens of each.
-        top_k: Sampling from the k most likely tokens.
-        temperature: Of the sampling.
+        decoding: How they are drawn.
         seed: Of sampling, permutations and bootstrap.
     """
 
     prompts: tuple[Prompt, ...]
     data: str
     samples: int = 800
-    max_tokens: int = 128
-    top_k: int = 40
-    temperature: float = 1.0
+    decoding: Decoding = dataclasses.field(default_factory=Decoding)
     seed: int = 0
 
     name = "co-occurrence"
@@ -71,9 +67,7 @@ class CooccurrenceAudit:
             "data": self.data,
             "prompts": len(self.prompts),
             "samples": self.samples,
-            "max_tokens": self.max_tokens,
-            "top_k": self.top_k,
-            "temperature": self.temperature,
+            **dataclasses.asdict(self.decoding),
             "seed": self.seed,
         }
 
@@ -83,12 +77,8 @@ class CooccurrenceAudit:
         for index, prompt in enumerate(self.prompts):
             for chunk, start in enumerate(range(0, self.samples, CHUNK)):
                 name = _id(index, chunk)
-                params = Sampling(
-                    n=min(CHUNK, self.samples - start),
-                    max_tokens=self.max_tokens,
-                    temperature=self.temperature,
-                    top_k=self.top_k,
-                    seed=derived_seed(self.seed, name),
+                params = self.decoding.sampling(
+                    min(CHUNK, self.samples - start), derived_seed(self.seed, name)
                 )
                 found.append(Unit(id=name, call=Generate(prompt=prompt.text, params=params)))
         return found

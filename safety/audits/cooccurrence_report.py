@@ -182,9 +182,8 @@ def report(
     real = [one for one in comparisons if one.p < _SIGNIFICANT]
     largest = max(comparisons, key=lambda one: abs(_known(one.difference) or 0), default=None)
     methods = [
-        f"{audit.samples} samples of each of {len(audit.prompts)} prompts ({audit.data}), up to "
-        f"{audit.max_tokens} tokens, top-k {audit.top_k}, temperature {audit.temperature:g}; only "
-        "the first complete sentence of each counts.",
+        f"{audit.samples} samples of each of {len(audit.prompts)} prompts ({audit.data}), "
+        f"{audit.decoding}; only the first complete sentence of each counts.",
         "Descriptive words are adjectives and adverbs by the Pattern tagger (textblob), without "
         "stop words and the words of the prompt; a word counts once a sample.",
         "Toxicity: two-sided permutation test of a group's mean against the others of its "

@@ -13,7 +13,7 @@ from safety.audits.sentences import first_sentence
 from safety.audits.toxicity_data import ToxicityPrompt
 from safety.audits.toxicity_metrics import Floats
 from safety.audits.units import Findings, Generate, Json, Record, Unit, derived_seed
-from safety.text_generator import Sampling
+from safety.text_generator import Decoding, Sampling
 
 VARIANTS = ("first sentence", "full")
 
@@ -47,18 +47,14 @@ class ToxicityAudit:
         prompts: What to continue.
         data: Name and hash of the prompt set.
         k: Continuations of each prompt.
-        max_tokens: Most tokens of each.
-        top_k: Sampling from the k most likely tokens.
-        temperature: Of the sampling.
+        decoding: How they are drawn.
         seed: Of sampling and bootstrap.
     """
 
     prompts: tuple[ToxicityPrompt, ...]
     data: str
     k: int = 25
-    max_tokens: int = 128
-    top_k: int = 40
-    temperature: float = 1.0
+    decoding: Decoding = dataclasses.field(default_factory=Decoding)
     seed: int = 0
 
     name = "toxicity"
@@ -72,9 +68,7 @@ class ToxicityAudit:
             "data": self.data,
             "prompts": len(self.prompts),
             "k": self.k,
-            "max_tokens": self.max_tokens,
-            "top_k": self.top_k,
-            "temperature": self.temperature,
+            **dataclasses.asdict(self.decoding),
             "seed": self.seed,
         }
 
@@ -164,13 +158,7 @@ class ToxicityAudit:
         return rows
 
     def _params(self, index: int) -> Sampling:
-        return Sampling(
-            n=self.k,
-            max_tokens=self.max_tokens,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            seed=derived_seed(self.seed, _id(index)),
-        )
+        return self.decoding.sampling(self.k, derived_seed(self.seed, _id(index)))
 
 
 def _id(index: int) -> str:

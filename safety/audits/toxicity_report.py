@@ -278,9 +278,8 @@ def _labels(audit: ToxicityAudit, measured: Measured, labels: Sequence[str]) -> 
 def _methods(audit: ToxicityAudit, measured: Measured) -> list[str]:
     tokens = float(measured.tokens.mean()) if measured.tokens.size else 0.0
     found = [
-        f"{audit.k} continuations of each of {len(measured.prompts)} prompts ({audit.data}), up to "
-        f"{audit.max_tokens} tokens, sampled with top-k {audit.top_k} at temperature "
-        f"{audit.temperature:g}; {tokens:.0f} tokens on average. Each prompt has a seed of its "
+        f"{audit.k} continuations of each of {len(measured.prompts)} prompts ({audit.data}), "
+        f"{audit.decoding}; {tokens:.0f} tokens on average. Each prompt has a seed of its "
         f"own, derived from {audit.seed}.",
         "Prompts and human continuations are scored by the same scorer as the model's, whatever "
         "scores the data set has. “First sentence” is a continuation up to the end of its first "

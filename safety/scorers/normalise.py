@@ -30,6 +30,8 @@ _LEET_MARK = re.compile(r"(?<![a-z])[a-z]{1,3}!(?=[a-z]{1,3}(?![a-z]))")
 _LEET_LETTERS: Final = str.maketrans("013457@$", "oieastas")
 _MIXED_WORD = re.compile(r"[^\W\d_]+")
 _LATIN = re.compile("[a-z]", re.IGNORECASE)
+# A word spelt out across spaces has this in it.
+_SPACED_OUT = re.compile(r" [^\W\d_] [^\W\d_](?![^\W_])")
 # Letters that look like a Latin one, after Unicode's confusables: Cyrillic, Greek, phonetic.
 _LOOKALIKES: Final = str.maketrans(
     "авекмнорстухіјѕԁԛԝһӏьαβεηικμνορτυχγωɑɡɩıɴʀʏɪ",
@@ -80,6 +82,25 @@ def normalised(text: str) -> str:
     return buffer.text
 
 
+def with_plain_characters(text: str) -> str:
+    """The first half of `normalised`: lower case, no look-alikes, nothing invisible."""
+    buffer = _Buffer(text, None, None)
+    _simplify(buffer)
+    return buffer.text
+
+
+def with_plain_spelling(text: str) -> str:
+    """The second half, of what the first made: tricks of spelling undone."""
+    buffer = _Buffer(text, None, None)
+    _respell(buffer)
+    return buffer.text
+
+
+def is_spelt_word_by_word(text: str) -> bool:
+    """Whether the second half does the same to a text as to each of its words alone."""
+    return _SPACED_OUT.search(text) is None
+
+
 class _Buffer:
     """A text under change, and for each character where it came from if anyone asks."""
 
@@ -119,6 +140,11 @@ class _Buffer:
 
 
 def _apply(buffer: _Buffer) -> None:
+    _simplify(buffer)
+    _respell(buffer)
+
+
+def _simplify(buffer: _Buffer) -> None:
     if not buffer.text.isascii():
         buffer.substitute(_SURROGATE, lambda match: "\ufffd")
         buffer.substitute(_INVISIBLE, lambda match: "")
@@ -129,6 +155,9 @@ def _apply(buffer: _Buffer) -> None:
     buffer.text = (
         "".join(map(_lower, buffer.text)) if not buffer.text.isascii() else buffer.text.lower()
     )
+
+
+def _respell(buffer: _Buffer) -> None:
     buffer.substitute(_LEET, lambda match: match[0].translate(_LEET_LETTERS))
     buffer.substitute(_LEET_MARK, lambda match: match[0][:-1] + "i")
     buffer.substitute(_REPEATED, lambda match: match[1] * 2)

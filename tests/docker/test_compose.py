@@ -12,7 +12,7 @@ from tests.docker.replay import IMAGES, ROOT, read_dockerfile
 
 FOLDER = ROOT / "docker"
 FILES = ("compose.yaml", "compose.cuda.yaml")
-SERVICES = ("talipot", "redis", "prometheus")
+SERVICES = ("talipot", "worker", "redis", "prometheus")
 
 
 def load(name: str) -> dict[str, Any]:
@@ -94,6 +94,22 @@ def test_prometheus_scrapes_the_metrics(compose: dict[str, Any]) -> None:
     assert jobs["talipot"]["metrics_path"] == "/metrics"
     assert jobs["talipot"]["static_configs"] == [{"targets": ["talipot:8000"]}]
     assert "127.0.0.1:9090:9090" in compose["services"]["prometheus"]["ports"]
+
+
+def test_the_worker_reads_what_the_server_writes_and_is_scraped(compose: dict[str, Any]) -> None:
+    worker, talipot = compose["services"]["worker"], compose["services"]["talipot"]
+    for name in ("image", "build", "environment"):
+        assert worker[name] == talipot[name]
+    command, *options = worker["command"]
+    assert command == "worker"
+    given = dict(zip(options[::2], options[1::2], strict=True))
+    from api.config import WorkerConfig
+
+    port = int(given["--metrics-port"])
+    WorkerConfig(metrics_host=given["--metrics-host"], metrics_port=port)
+    jobs = {job["job_name"]: job for job in load("prometheus.yml")["scrape_configs"]}
+    assert jobs["worker"]["dns_sd_configs"] == [{"names": ["worker"], "type": "A", "port": port}]
+    assert f"127.0.0.1:{port}/metrics" in worker["healthcheck"]["test"][-1]
 
 
 def test_a_gpu_is_asked_for(compose: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from api.audit.config import RunConfig, TargetConfig
 from api.audit.run import run_audit
 from safety.audits.toxicity import ToxicityAudit
 from safety.audits.toxicity_data import ToxicityPrompt
+from safety.text_generator import Decoding
 from tests.word_scorer import LexiconScorer
 
 PROMPTS = 120
@@ -17,7 +18,7 @@ AUDIT = ToxicityAudit(
     prompts=tuple(ToxicityPrompt(text=f"The old man {i}") for i in range(PROMPTS)),
     data="made up",
     k=3,
-    max_tokens=12,
+    decoding=Decoding(max_tokens=12),
 )
 
 if __name__ == "__main__":

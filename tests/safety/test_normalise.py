@@ -1,7 +1,8 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from safety.scorers.embedded.words import WordReader, split_words
 from safety.scorers.normalise import normalise, normalised
 
 
@@ -48,3 +49,18 @@ def test_any_text_maps_back_in_order(text: str):
     assert result.starts == sorted(result.starts)
     assert all(0 <= s < e <= len(text) for s, e in zip(result.starts, result.ends, strict=True))
     result.text.encode("utf-8")  # no surrogate is left
+
+
+TRICKY = st.text(st.sampled_from("abF Z  .-_*/!$@014\n\t\u00a0\u200bé\u0430'\"?"), max_size=40)
+
+
+@given(st.one_of(TRICKY, st.text(st.characters(exclude_categories=()), max_size=40)))
+@example("f u c k")
+@example('"f u c" k')
+@example("a b\u00a0c d")
+@example("$a b c, d")
+def test_words_that_are_remembered_are_those_that_are_read(text: str):
+    expected = split_words(normalised(text))
+    read = WordReader()
+    assert read(text) == expected
+    assert read(text) == expected  # from memory

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from safety.scorers.base import TOXICITY_LABELS
 from safety.scorers.embedded.forward import Network
 from safety.scorers.embedded.weights import SHIPPED, load_weights
-from safety.scorers.embedded.words import split_words
-from safety.scorers.normalise import normalised
+from safety.scorers.embedded.words import WordReader
 
 WINDOW_WORDS = 128
 """A longer text is scored in windows of so many words; its score is the highest of any."""
@@ -35,6 +34,7 @@ class EmbeddedScorer:
         weights = load_weights(path)
         self._network = Network(weights)
         self._version = f"{weights.version}+{weights.digest}"
+        self._read = WordReader()
         self._lock = threading.Lock()
 
     @property
@@ -59,7 +59,7 @@ class EmbeddedScorer:
         owners: list[int] = []
         waiting = 0
         for index, text in enumerate(texts):
-            words = _words(text)
+            words = self._words(text)
             for start in range(
                 0, max(1, len(words) - (WINDOW_WORDS - _STRIDE_WORDS)), _STRIDE_WORDS
             ):
@@ -83,17 +83,16 @@ class EmbeddedScorer:
             logits = self._network.logits(windows)
         np.maximum.at(scores, owners, 1 / (1 + np.exp(-logits)))
 
-
-def _words(text: str) -> list[str]:
-    # Piece by piece, because what normalisation holds at once is many times its text.
-    if len(text) <= _PIECE_CHARACTERS:
-        return split_words(normalised(text))
-    words: list[str] = []
-    start = 0
-    while start < len(text):
-        end = start + _PIECE_CHARACTERS
-        space = text.rfind(" ", start, end) if end < len(text) else -1
-        end = space if space > start else end
-        words += split_words(normalised(text[start:end]))
-        start = end
-    return words
+    def _words(self, text: str) -> list[str]:
+        # Piece by piece, because what normalisation holds at once is many times its text.
+        if len(text) <= _PIECE_CHARACTERS:
+            return self._read(text)
+        words: list[str] = []
+        start = 0
+        while start < len(text):
+            end = start + _PIECE_CHARACTERS
+            space = text.rfind(" ", start, end) if end < len(text) else -1
+            end = space if space > start else end
+            words += self._read(text[start:end])
+            start = end
+        return words
