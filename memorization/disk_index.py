@@ -10,6 +10,8 @@ import numpy as np
 from memorization.errors import TrainingIndexError
 from memorization.index import NearDuplicate, Occurrence, Span
 from memorization.layout import CURRENT, MANIFEST, VERSION, IndexParameters, read_json
+from memorization.ngram_file import open_ngrams
+from memorization.ngram_filter import NgramFilter
 from memorization.shard import Shard
 from memorization.shard_writer import ShardCounts
 from memorization.shingles import split_words
@@ -43,14 +45,20 @@ class DiskIndex:
         self.parameters = IndexParameters.from_dict(manifest["parameters"])
         self.vocab_size: int = manifest["vocab_size"]
         self._identity: str = manifest["tokenizer"]
+        counts = [ShardCounts(**shard) for shard in manifest["shards"]]
+        self.ngrams: NgramFilter | None = None
+        """All n-grams of the corpus; None if the index was built without."""
+        if self.parameters.ngram:
+            tokens = sum(shard.tokens for shard in counts)
+            self.ngrams = open_ngrams(generation, self.parameters.ngram, tokens=tokens)
         self._shards = [
             Shard(
                 generation / f"shard-{number:05}",
                 self.parameters,
                 self.vocab_size,
-                ShardCounts(**counts),
+                shard,
             )
-            for number, counts in enumerate(manifest["shards"])
+            for number, shard in enumerate(counts)
         ]
         self._signer = make_signer(
             self.parameters.signature, self.parameters.windows, self.parameters.banding.num_perm

@@ -98,6 +98,11 @@ class EngineCore:
                 "constraint was compiled by another engine, for another vocabulary",
                 param="constraint",
             )
+        if request.params.avoid_ngrams and self.runner.ngram is None:
+            raise RequestError(
+                "avoid_ngrams=True needs a filter of n-grams, and this engine has none",
+                param="avoid_ngrams",
+            )
         deadline = None
         if request.deadline_s is not None:
             deadline = time.monotonic() + request.deadline_s

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from serving.language_model import Cache, LanguageModel
+from serving.ngram_filter import NgramFilter
 from serving.page_tables import RowsByChip
 from serving.sampler import Logprobs, Sampled, no_logprobs, sample, score
 from serving.sampling_state import SamplingSettings, TokenMemory
@@ -81,6 +82,7 @@ def decode(
     settings: SamplingSettings,
     batch: jax.Array,
     pages: jax.Array | RowsByChip,
+    ngrams: NgramFilter | None,
 ) -> tuple[Sampled, jax.Array, Cache, TokenMemory, jax.Array]:
     """Feed each row's newest token and sample the next.
 
@@ -94,6 +96,7 @@ def decode(
         batch: int32[4, B], the rows of `DECODE_FIELDS`: the token to feed or `ON_DEVICE`, its slot,
             its position, and how many tokens the request has generated.
         pages: int32[B, P]; the pages that each row reads; or by chip.
+        ngrams: What rows that avoid n-grams must not say; None if no row does.
 
     Returns:
         What was sampled, the logits float32[B, V], the cache, the memory and the newest tokens.
@@ -110,6 +113,7 @@ def decode(
         slots=slots,
         generated=generated,
         positions=positions + 1,
+        ngrams=ngrams,
     )
     newest = newest.at[slots].set(jnp.maximum(sampled.tokens, 0))
     return sampled, logits, cache, memory, newest
@@ -124,6 +128,7 @@ def constrain(
     batch: jax.Array,
     masks: jax.Array,
     is_constrained: jax.Array,
+    ngrams: NgramFilter | None,
 ) -> tuple[Sampled, TokenMemory, jax.Array]:
     """Choose again, among the tokens that a grammar allows, for the rows that have one.
 
@@ -139,6 +144,7 @@ def constrain(
         batch: What `decode` got.
         masks: int32[B, ceil(V / 32)]; bit i of word w allows token 32 w + i.
         is_constrained: bool[B]; the rows to choose for.
+        ngrams: As in `decode`.
 
     Returns:
         What is sampled now, the memory and the newest tokens.
@@ -148,7 +154,7 @@ def constrain(
     allowed = ((masks[:, :, None] >> bits) & 1).reshape(masks.shape[0], -1) == 1
     allowed = allowed[:, : logits.shape[1]] | ~is_constrained[:, None]
     first = jnp.maximum(sampled.tokens, 0)
-    memory = dataclasses.replace(memory, counts=memory.counts.at[slots, first].add(-1))
+    memory = memory.without_tokens(slots, first)
     again, _ = sample(
         logits,
         settings.rows(slots),
@@ -157,6 +163,7 @@ def constrain(
         generated=generated,
         positions=positions + 1,
         allowed=allowed,
+        ngrams=ngrams,
     )
     sampled = jax.tree.map(
         lambda new, old: jnp.where(jnp.expand_dims(is_constrained, range(1, new.ndim)), new, old),
@@ -164,8 +171,7 @@ def constrain(
         sampled,
     )
     tokens = jnp.maximum(sampled.tokens, 0)
-    memory = dataclasses.replace(memory, counts=memory.counts.at[slots, tokens].add(1))
-    return sampled, memory, newest.at[slots].set(tokens)
+    return sampled, memory.with_tokens(slots, tokens), newest.at[slots].set(tokens)
 
 
 def remember(memory: TokenMemory, slot: jax.Array, row: TokenMemory) -> TokenMemory:

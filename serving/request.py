@@ -59,6 +59,8 @@ class SamplingParams:
         ignore_eos: Do not stop at the model's end-of-document token.
         logprobs: Report each token's logprob with this many alternatives, 0 to 20.
         prompt_logprobs: The same for the prompt's tokens.
+        avoid_ngrams: Never generate a token that ends one of the engine's forbidden n-grams, be it
+            begun in the prompt; see `serving.avoidance`.
 
     Raises:
         RequestError: A field is out of range; `param` is its name.
@@ -80,6 +82,7 @@ class SamplingParams:
     ignore_eos: bool = False
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    avoid_ngrams: bool = False
 
     def __post_init__(self) -> None:
         """Check every field and freeze the bias."""
@@ -100,6 +103,7 @@ class SamplingParams:
         if self.seed is not None:
             check_integer("seed", self.seed, minimum=-(2**63), maximum=2**64 - 1)
         check_boolean("ignore_eos", self.ignore_eos)
+        check_boolean("avoid_ngrams", self.avoid_ngrams)
         check_token_ids("stop_token_ids", self.stop_token_ids)
         for field in ("logprobs", "prompt_logprobs"):
             if getattr(self, field) is not None:

@@ -17,6 +17,9 @@ DEADLINE = "deadline"
 CONSTRAINT = "constraint"
 """The stop reason of a request whose grammar could not be followed any further."""
 
+NO_TOKEN_LEFT = "no_token"
+"""The stop reason of a request that every next token would have ended a forbidden n-gram for."""
+
 
 class Sequence:
     """A request's host-side state. Used by one thread at a time.
