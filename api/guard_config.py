@@ -28,7 +28,8 @@ class GuardConfig:
         safety_labels: Labels that count, one an option; all of the scorer's if none is given.
         safety_window_tokens: Most tokens that are held back until they are scored.
         safety_prompt: Score prompts too.
-        memorization_action: What is done about recited training text: off, annotate or block.
+        memorization_action: What is done about recited training text: off, annotate, block or
+            avoid, which chooses other tokens.
         memorization_min_tokens: Consecutive training tokens that count as recited.
         memorization_index: Index of the training data: an embedded model's name, a file or a
             folder; the model's own embedded one if not given, none does without.

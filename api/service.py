@@ -173,6 +173,7 @@ class CompletionService:
         grammar = None
         if call.constraint is not None:
             grammar = await self.host.engine.compile(call.constraint)
+        avoids = self.guards.avoids(call.guards)
         requests = []
         for row, prompt in enumerate(call.prompts):
             token_ids = await self.tokens.of_prompt(prompt)
@@ -182,7 +183,7 @@ class CompletionService:
                     GenerationRequest(
                         request_id=f"{call_id}-{index}",
                         prompt_token_ids=token_ids,
-                        params=_for_candidate(call, candidate),
+                        params=_for_candidate(call, candidate, avoids=avoids),
                         echo=call.echo,
                         priority=call.priority,
                         deadline_s=call.deadline_s,
@@ -317,8 +318,8 @@ def total_usage(usages: Sequence[Usage], candidates: int) -> Usage:
     )
 
 
-def _for_candidate(call: CompletionCall, candidate: int) -> SamplingParams:
-    params = call.params
+def _for_candidate(call: CompletionCall, candidate: int, *, avoids: bool) -> SamplingParams:
+    params = dataclasses.replace(call.params, avoid_ngrams=avoids)
     if call.candidates > call.n and params.logprobs is None:
         params = dataclasses.replace(params, logprobs=0)  # what the best are chosen by
     if params.seed is None or candidate == 0:

@@ -46,11 +46,10 @@ class DiskIndex:
         self.vocab_size: int = manifest["vocab_size"]
         self._identity: str = manifest["tokenizer"]
         counts = [ShardCounts(**shard) for shard in manifest["shards"]]
-        self.ngrams: NgramFilter | None = None
-        """All n-grams of the corpus; None if the index was built without."""
+        self._ngrams: NgramFilter | None = None
         if self.parameters.ngram:
             tokens = sum(shard.tokens for shard in counts)
-            self.ngrams = open_ngrams(generation, self.parameters.ngram, tokens=tokens)
+            self._ngrams = open_ngrams(generation, self.parameters.ngram, tokens=tokens)
         self._shards = [
             Shard(
                 generation / f"shard-{number:05}",
@@ -86,6 +85,15 @@ class DiskIndex:
     def tokenizer_identity(self) -> str:
         """Identity of the tokenizer that it was built with."""
         return self._identity
+
+    @property
+    def sure_tokens(self) -> int | None:
+        """See `TrainingIndex`: 1, or None if the index was built without exact matches."""
+        return 1 if self.parameters.exact else None
+
+    def ngrams(self) -> NgramFilter | None:
+        """See `TrainingIndex`: all n-grams of the corpus, of the length that it was built for."""
+        return self._ngrams
 
     def match_lengths(self, tokens: Sequence[int]) -> Int64:
         """Tokens of the longest corpus match that begins at each token, int64[tokens].

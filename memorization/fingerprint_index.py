@@ -56,6 +56,11 @@ class FingerprintIndex:
         return self._identity
 
     @property
+    def sure_tokens(self) -> int:
+        """See `TrainingIndex`."""
+        return self.winnowing.guarantee_tokens
+
+    @property
     def num_documents(self) -> int:
         """Documents in the corpus."""
         return len(self._names)
@@ -71,7 +76,10 @@ class FingerprintIndex:
         return self._sorted
 
     def ngrams(self) -> NgramFilter:
-        """A filter of the runs of `winnowing.k` tokens that were kept; takes a moment."""
+        """See `TrainingIndex`: the runs of `winnowing.k` tokens that were kept.
+
+        Every run of `winnowing.guarantee_tokens` has one.
+        """
         words = empty_words(len(self._sorted))
         insert(words, self._sorted)
         return NgramFilter(

@@ -113,7 +113,9 @@ class MemorizationGuard:
             "min_tokens": self._policy.min_tokens,
             "tokens": self._compared,
             "recited_tokens": (
-                None if self._verdict == "untraced" else recited_tokens(self._spans)
+                None
+                if self._verdict == "untraced" or not self._tracer.has_runs
+                else recited_tokens(self._spans)
             ),
             "spans": [self._span(span) for span in spans],
             "near_duplicates": None if near is None else [near_dict(each) for each in near],
@@ -130,9 +132,11 @@ class MemorizationGuard:
 
     async def _annotate(self, text: str) -> None:
         self._compared = len(self._tokens)
-        self._spans = await self._tracer.longest_matches(self._tokens, self._policy.min_tokens)
+        if self._tracer.has_runs:
+            self._spans = await self._tracer.longest_matches(self._tokens, self._policy.min_tokens)
         self._near = await self._tracer.near_duplicates(text)
-        if self._spans:
+        # Where an index tells near duplicates alone, they decide.
+        if self._spans or (self._near and not self._tracer.has_runs):
             self._verdict = "flagged"
 
     async def _check(self, *, is_last: bool) -> int | None:

@@ -20,7 +20,6 @@ from memorization.errors import TrainingIndexError
 from memorization.rolling_hash import UInt64, kgram_hashes, mix
 from memorization.suffix_array import ID_SHIFT, SEPARATOR, Stored
 
-DEFAULT_NGRAM = 10
 MIN_NGRAM, MAX_NGRAM = 4, 64
 BITS_PER_NGRAM = 16
 """Of the filter for each n-gram: about one look-up in a thousand finds what is not there."""

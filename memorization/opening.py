@@ -8,7 +8,6 @@ from memorization.disk_index import DiskIndex
 from memorization.errors import TrainingIndexError
 from memorization.fingerprint_index import FingerprintIndex
 from memorization.index import TrainingIndex
-from memorization.ngram_filter import NgramFilter
 from memorization.tokenizer import IndexTokenizer, require_tokenizer, tokenizer_identity
 
 FINGERPRINT_FILE = "fingerprints.bin"
@@ -69,16 +68,11 @@ def open_index(location: str, tokenizer: IndexTokenizer) -> TrainingIndex:
 
 
 def sure_tokens(index: TrainingIndex) -> int:
-    """The shortest run that an index is sure to find, in tokens."""
-    return index.winnowing.guarantee_tokens if isinstance(index, FingerprintIndex) else 1
+    """The shortest run that an index is sure to find, in tokens.
 
-
-def ngrams_of(index: TrainingIndex) -> NgramFilter | None:
-    """N-grams without which a text has no long run of training tokens; None if an index knows none.
-
-    Of fingerprints these are the runs of tokens that they were made of: every run of
-    `guarantee_tokens` has one.
+    Raises:
+        TrainingIndexError: It finds no runs.
     """
-    if isinstance(index, FingerprintIndex):
-        return index.ngrams()
-    return index.ngrams if isinstance(index, DiskIndex) else None
+    if index.sure_tokens is None:
+        raise TrainingIndexError("this index finds near duplicates alone, no verbatim runs")
+    return index.sure_tokens

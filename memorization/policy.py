@@ -9,6 +9,8 @@ MemorizationAction: TypeAlias = Literal["off", "annotate", "block", "avoid"]
 MEMORIZATION_ACTIONS: tuple[MemorizationAction, ...] = get_args(MemorizationAction)
 """From the mildest to the strictest."""
 MIN_SPAN_TOKENS, MAX_SPAN_TOKENS = 8, 1024
+DEFAULT_NGRAM = 10
+"""Tokens of the n-grams that an index is built to let requests avoid."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

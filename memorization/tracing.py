@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from memorization.errors import MemorizationError, TrainingIndexError
+from memorization.errors import IndexUnavailableError, MemorizationError, TrainingIndexError
 from memorization.index import NearDuplicate, Span, TrainingIndex
 
 _LOGGER = logging.getLogger("talipot.memorization")
@@ -15,7 +15,15 @@ _THREADS = 2
 
 
 class UntracedError(Exception):
-    """A text could not be compared: the index failed, does not answer, or is too slow."""
+    """A text could not be compared: the index failed, does not answer, or is too slow.
+
+    `code` is that of the index's own error, where it said one.
+    """
+
+    def __init__(self, message: str, *, code: str = IndexUnavailableError.code) -> None:
+        """Say what happened."""
+        super().__init__(message)
+        self.code = code
 
 
 class Tracer:
@@ -28,6 +36,11 @@ class Tracer:
         self._threads = ThreadPoolExecutor(_THREADS, "talipot-index")
         self.queries_total = 0
         self.failures_total = 0
+
+    @property
+    def has_runs(self) -> bool:
+        """Whether the index finds verbatim runs, not near duplicates alone."""
+        return self.index.sure_tokens is not None
 
     async def longest_matches(self, tokens: Sequence[int], min_tokens: int) -> list[Span]:
         """As the index's own method.
@@ -45,7 +58,7 @@ class Tracer:
             raise UntracedError(f"the index took longer than {self._timeout_s:g} s") from None
         except MemorizationError as error:
             self.failures_total += 1
-            raise UntracedError(f"the index failed: {error}") from None
+            raise UntracedError(f"the index failed: {error}", code=error.code) from None
         except Exception as error:
             self.failures_total += 1
             _LOGGER.exception("the index failed on %d tokens", len(tokens))
@@ -66,7 +79,7 @@ class Tracer:
         except TimeoutError:
             raise UntracedError(f"the index took longer than {self._timeout_s:g} s") from None
         except MemorizationError as error:
-            raise UntracedError(f"the index failed: {error}") from None
+            raise UntracedError(f"the index failed: {error}", code=error.code) from None
 
     def close(self) -> None:
         """End the threads; what they work on is not waited for."""

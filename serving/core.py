@@ -156,7 +156,7 @@ class EngineCore:
             gained += self._read("pipelined")
         if launched is None:
             self._stepping = None
-        elif self.grammars is not None:
+        else:
             launched, failed = constrain(launched, self.runner, self.grammars)
             gained += self._end(failed)
         self._in_flight = launched

@@ -121,7 +121,7 @@ class _Shapes:
     def lower_decode(self, rows: int, keys: int) -> jax.stages.Lowered:
         function = functools.partial(decode, self._model)
         mesh = self._lie(
-            ("params", "cache", *["whole"] * 6), ("whole", "rows", "cache", "whole", "whole"), rows
+            ("params", "cache", *["whole"] * 5), ("whole", "rows", "cache", "whole", "whole"), rows
         )
         return jax.jit(function, donate_argnums=(1, 2, 3), **mesh).lower(
             self._params,
@@ -131,7 +131,6 @@ class _Shapes:
             self._settings,
             _ints(len(DECODE_FIELDS), rows),
             jax.tree.map(_abstract, self._tables.for_decode((), rows, keys // self._page_size)),
-            self._ngrams,
         )
 
     def lower_constrain(self, rows: int) -> jax.stages.Lowered:

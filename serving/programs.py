@@ -82,7 +82,6 @@ def decode(
     settings: SamplingSettings,
     batch: jax.Array,
     pages: jax.Array | RowsByChip,
-    ngrams: NgramFilter | None,
 ) -> tuple[Sampled, jax.Array, Cache, TokenMemory, jax.Array]:
     """Feed each row's newest token and sample the next.
 
@@ -96,7 +95,6 @@ def decode(
         batch: int32[4, B], the rows of `DECODE_FIELDS`: the token to feed or `ON_DEVICE`, its slot,
             its position, and how many tokens the request has generated.
         pages: int32[B, P]; the pages that each row reads; or by chip.
-        ngrams: What rows that avoid n-grams must not say; None if no row does.
 
     Returns:
         What was sampled, the logits float32[B, V], the cache, the memory and the newest tokens.
@@ -113,7 +111,6 @@ def decode(
         slots=slots,
         generated=generated,
         positions=positions + 1,
-        ngrams=ngrams,
     )
     newest = newest.at[slots].set(jnp.maximum(sampled.tokens, 0))
     return sampled, logits, cache, memory, newest
@@ -130,10 +127,11 @@ def constrain(
     is_constrained: jax.Array,
     ngrams: NgramFilter | None,
 ) -> tuple[Sampled, TokenMemory, jax.Array]:
-    """Choose again, among the tokens that a grammar allows, for the rows that have one.
+    """Choose again, among allowed tokens, for the rows with a grammar or with n-grams to avoid.
 
-    Which tokens those are depends on the token before, so the host says it after `decode` has been
-    launched. The other rows keep what `decode` gave them.
+    Which tokens a grammar allows depends on the token before, so the host says it after `decode`
+    has been launched. N-grams are looked up here, and not in `decode`, so that steps without such
+    rows have nothing to do with them. The other rows keep what `decode` gave them.
 
     Args:
         sampled: What `decode` gave.
@@ -144,7 +142,7 @@ def constrain(
         batch: What `decode` got.
         masks: int32[B, ceil(V / 32)]; bit i of word w allows token 32 w + i.
         is_constrained: bool[B]; the rows to choose for.
-        ngrams: As in `decode`.
+        ngrams: What rows with `avoid_ngrams` must not say; None if no row may have it.
 
     Returns:
         What is sampled now, the memory and the newest tokens.

@@ -159,8 +159,8 @@ class Runner:
     ) -> None:
         """Set a slot up for a request; `stops` are the tokens that `min_tokens` forbids.
 
-        Of a constrained slot it is `constrain` that gives the tokens; what `decode` samples for it
-        is meaningless.
+        Of a constrained slot, which has a grammar or n-grams to avoid, it is `constrain` that gives
+        the tokens; what `decode` samples for it is meaningless.
         """
         (self._constrained if is_constrained else self._settings).fill(slot, params, seed)
         if is_adjusted(params) or params.avoid_ngrams:
@@ -283,7 +283,6 @@ class Runner:
             self._settings.on_device(),
             batch,
             pages,
-            self._ngrams,
         )
         return Decoded(sampled=sampled, logits=logits, batch=batch)
 

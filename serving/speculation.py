@@ -47,8 +47,7 @@ def can_speculate(sequence: Sequence) -> bool:
     Penalties count every token before the next is sampled, a grammar has to know it, and so does
     the hash of the n-grams to avoid, so such requests go one by one.
     """
-    params = sequence.request.params
-    return sequence.matcher is None and not is_adjusted(params) and not params.avoid_ngrams
+    return not sequence.is_constrained and not is_adjusted(sequence.request.params)
 
 
 @dataclasses.dataclass(slots=True)

@@ -12,7 +12,7 @@ from memorization.rolling_hash import kgram_hashes
 from model.errors import ConfigError
 from serving.ngram_filter import NgramFilter, newest_tokens
 
-ROWS = 64
+ROWS = 1024
 _ENDS = jax.jit(lambda ngrams, recent, tokens: ngrams.ends(ngrams.prefixes(recent), tokens))
 _rng = np.random.default_rng(0)
 
@@ -24,8 +24,7 @@ def device_says(ngrams: NgramFilter, grams: np.ndarray) -> list[bool]:
     ).tolist()
 
 
-@pytest.mark.parametrize("ngram", [2, 10, 24, 64])
-@pytest.mark.parametrize("bits", [32, 40, 64])
+@pytest.mark.parametrize(("ngram", "bits"), [(2, 64), (10, 64), (24, 40), (64, 32)])
 def test_the_device_finds_what_the_host_put_in(ngram, bits):
     tokens = _rng.integers(0, 260_000, 5000)
     hashes = kgram_hashes(tokens, ngram) & np.uint64((1 << bits) - 1)
@@ -34,7 +33,7 @@ def test_the_device_finds_what_the_host_put_in(ngram, bits):
     ngrams = NgramFilter(words=words, ngram=ngram, hash_bits=bits)
     inside = np.lib.stride_tricks.sliding_window_view(tokens, ngram)[:ROWS]
     assert all(device_says(ngrams, inside))
-    others = _rng.integers(0, 260_000, (20 * ROWS, ngram))
+    others = _rng.integers(0, 260_000, (ROWS, ngram))
     expected = contains(
         words,
         np.concatenate([kgram_hashes(row, ngram) for row in others]) & np.uint64((1 << bits) - 1),
