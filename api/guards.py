@@ -107,7 +107,7 @@ class Guards:
                 _LOGGER.warning("no index of the training data: %s", error)
             else:
                 self.tracer = Tracer(index, timeout_s=self._config.index_timeout_s)
-        if self.tracer is not None:
+        if self.tracer is not None and self._config.memorization_ngrams:
             self.ngrams = self.tracer.index.ngrams()
         try:
             self._check_memorization(self.memorization)
@@ -175,7 +175,7 @@ class Guards:
         return self.tracer
 
     def avoids(self, fields: GuardFields) -> bool:
-        """Whether a checked request must be generated with `SamplingParams.avoid_ngrams`."""
+        """Whether a checked request must be generated with `avoid_ngrams`."""
         return self._memorization(fields).action == "avoid"
 
     def gate(
@@ -213,8 +213,8 @@ class Guards:
     def _require_ngrams(self, policy: MemorizationPolicy) -> None:
         if self.ngrams is None:
             raise RequestError(
-                "memorization.action='avoid' needs an index with a filter of n-grams, and this "
-                "server's has none (talipot index build --ngram)",
+                "memorization.action='avoid' needs a filter of n-grams, and this server has none "
+                "(talipot index build --ngram, talipot serve --memorization-ngrams)",
                 param="memorization",
             )
         if policy.min_tokens < self.ngrams.guarantee_tokens:

@@ -183,11 +183,12 @@ class CompletionService:
                     GenerationRequest(
                         request_id=f"{call_id}-{index}",
                         prompt_token_ids=token_ids,
-                        params=_for_candidate(call, candidate, avoids=avoids),
+                        params=_for_candidate(call, candidate),
                         echo=call.echo,
                         priority=call.priority,
                         deadline_s=call.deadline_s,
                         constraint=grammar,
+                        avoid_ngrams=avoids,
                     )
                 )
         return tuple(requests)
@@ -318,8 +319,8 @@ def total_usage(usages: Sequence[Usage], candidates: int) -> Usage:
     )
 
 
-def _for_candidate(call: CompletionCall, candidate: int, *, avoids: bool) -> SamplingParams:
-    params = dataclasses.replace(call.params, avoid_ngrams=avoids)
+def _for_candidate(call: CompletionCall, candidate: int) -> SamplingParams:
+    params = call.params
     if call.candidates > call.n and params.logprobs is None:
         params = dataclasses.replace(params, logprobs=0)  # what the best are chosen by
     if params.seed is None or candidate == 0:

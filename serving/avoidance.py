@@ -68,7 +68,7 @@ def avoid(
     def replaced() -> jax.Array:
         prefixes = ngrams.prefixes(recent)
         # A row that is not finite has no choice to make again.
-        is_sound = settings.avoid_ngrams & jnp.isfinite(jnp.max(logits, axis=-1))
+        is_sound = settings.avoids_ngrams & jnp.isfinite(jnp.max(logits, axis=-1))
 
         # Row by row: there are few, and each costs a pass over the vocabulary.
         def replace(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -90,7 +90,7 @@ def avoid(
         pending = is_sound & ngrams.ends(prefixes, tokens)
         return jax.lax.while_loop(lambda state: jnp.any(state[0]), replace, (pending, tokens))[1]
 
-    found: jax.Array = jax.lax.cond(jnp.any(settings.avoid_ngrams), replaced, lambda: tokens)
+    found: jax.Array = jax.lax.cond(jnp.any(settings.avoids_ngrams), replaced, lambda: tokens)
     return found
 
 

@@ -98,7 +98,7 @@ class EngineCore:
                 "constraint was compiled by another engine, for another vocabulary",
                 param="constraint",
             )
-        if request.params.avoid_ngrams and self.runner.ngram is None:
+        if request.avoid_ngrams and self.runner.ngram is None:
             raise RequestError(
                 "avoid_ngrams=True needs a filter of n-grams, and this engine has none",
                 param="avoid_ngrams",

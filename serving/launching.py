@@ -97,6 +97,7 @@ class Launcher:
             generated=sequence.generated,
             stops=sequence.stop_ids,
             is_constrained=sequence.is_constrained,
+            avoids_ngrams=sequence.request.avoid_ngrams,
         )
 
     def _launch_chunk(self, chunk: PromptChunk) -> tuple[PromptChunk, Sequence, Logprobs]:

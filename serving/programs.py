@@ -142,7 +142,7 @@ def constrain(
         batch: What `decode` got.
         masks: int32[B, ceil(V / 32)]; bit i of word w allows token 32 w + i.
         is_constrained: bool[B]; the rows to choose for.
-        ngrams: What rows with `avoid_ngrams` must not say; None if no row may have it.
+        ngrams: What rows with `avoids_ngrams` must not say; None if no row may have it.
 
     Returns:
         What is sampled now, the memory and the newest tokens.

@@ -156,14 +156,16 @@ class Runner:
         generated: Sequence[int] = (),
         stops: frozenset[int],
         is_constrained: bool = False,
+        avoids_ngrams: bool = False,
     ) -> None:
         """Set a slot up for a request; `stops` are the tokens that `min_tokens` forbids.
 
         Of a constrained slot, which has a grammar or n-grams to avoid, it is `constrain` that gives
         the tokens; what `decode` samples for it is meaningless.
         """
-        (self._constrained if is_constrained else self._settings).fill(slot, params, seed)
-        if is_adjusted(params) or params.avoid_ngrams:
+        table = self._constrained if is_constrained else self._settings
+        table.fill(slot, params, seed, avoids_ngrams=avoids_ngrams)
+        if is_adjusted(params) or avoids_ngrams:
             row = memory_row(params, prompt, generated, stops, self.model.vocab_size, self.ngram)
             self._memory = self._programs.remember(self._memory, np.int32(slot), row)
 

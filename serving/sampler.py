@@ -77,7 +77,7 @@ def sample(
         positions: int32[R], where in its sequence the token to be chosen will stand.
         allowed: bool[R, V], the tokens that may be chosen, at least one a row; None for all. It
             changes no log-probability.
-        ngrams: What rows with `avoid_ngrams` must not say; `memory` has the newest tokens then.
+        ngrams: What rows with `avoids_ngrams` must not say; `memory` has the newest tokens then.
 
     Returns:
         The choice, and the memory with it counted.

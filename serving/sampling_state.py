@@ -38,7 +38,7 @@ class SamplingSettings:
         seed: uint32[R, 2], high and low word.
         is_adjusted: bool[R]; whether penalties, bias or min_tokens change the row's logits.
         wants_logprobs: bool[R].
-        avoid_ngrams: bool[R]; whether the row must not end a forbidden n-gram.
+        avoids_ngrams: bool[R]; whether the row must not end a forbidden n-gram.
     """
 
     temperature: jax.Array
@@ -52,7 +52,7 @@ class SamplingSettings:
     seed: jax.Array
     is_adjusted: jax.Array
     wants_logprobs: jax.Array
-    avoid_ngrams: jax.Array
+    avoids_ngrams: jax.Array
 
     def rows(self, slots: jax.Array) -> SamplingSettings:
         """The settings of int32[B] slots, one row for each."""
@@ -182,12 +182,14 @@ class SettingsTable:
             "seed": np.zeros((slots, 2), np.uint32),
             "is_adjusted": np.zeros(slots, np.bool_),
             "wants_logprobs": np.zeros(slots, np.bool_),
-            "avoid_ngrams": np.zeros(slots, np.bool_),
+            "avoids_ngrams": np.zeros(slots, np.bool_),
         }
         self._neutral = {name: column[0].copy() for name, column in self._columns.items()}
         self._sent: SamplingSettings | None = None
 
-    def fill(self, slot: int, params: SamplingParams, seed: int) -> None:
+    def fill(
+        self, slot: int, params: SamplingParams, seed: int, *, avoids_ngrams: bool = False
+    ) -> None:
         """Give a slot to a request; `seed` counts modulo 2**64."""
         for name, column in self._columns.items():
             column[slot] = getattr(params, name, 0) if name != "seed" else 0
@@ -198,6 +200,7 @@ class SettingsTable:
         columns["seed"][slot] = ((seed >> 32) & 0xFFFFFFFF, seed & 0xFFFFFFFF)
         columns["is_adjusted"][slot] = is_adjusted(params)
         columns["wants_logprobs"][slot] = params.logprobs is not None
+        columns["avoids_ngrams"][slot] = avoids_ngrams
         self._sent = None
 
     def clear(self, slot: int) -> None:

@@ -66,7 +66,7 @@ class Sequence:
     @property
     def is_constrained(self) -> bool:
         """Whether it is `constrain` that gives its tokens: for a grammar, or n-grams to avoid."""
-        return self.matcher is not None or self.request.params.avoid_ngrams
+        return self.matcher is not None or self.request.avoid_ngrams
 
     @property
     def needs_steps(self) -> bool:

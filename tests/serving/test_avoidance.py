@@ -50,7 +50,7 @@ def draw(logits, forbidden, count=DRAWS, **params):
     settings = SettingsTable(count)
     for slot in range(count):
         seed = params.get("seed", slot)
-        settings.fill(slot, SamplingParams(avoid_ngrams=True, **params), seed)
+        settings.fill(slot, SamplingParams(**params), seed, avoids_ngrams=True)
     memory = TokenMemory.empty(count, VOCAB, NGRAM)
     recent = jnp.tile(jnp.array([[1, 7, 8]], jnp.int32), (count, 1))
     sampled, after = _SAMPLE(
