@@ -97,7 +97,7 @@ def _build(
             corpus,
             client,
             name,
-            dataclasses.replace(parameters, exact=False),
+            dataclasses.replace(parameters, exact=False, ngram=0),
             tokenizer_identity=tokenizer_identity(tokenizer),
             vocab_size=tokenizer.vocab_size,
             on_characters=on_characters,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from api.guards import Guards
 from model.checkpoint import load_config, load_pretrained, resolve_model
 from model.errors import CheckpointError
 from serving.config import EngineConfig
 from serving.engine import Engine
+from serving.ngram_filter import NgramFilter
 from serving.sharding import choose_sharding
 
 _NO_NAMES = ("", "custom")
@@ -36,3 +38,15 @@ def load_engine(name_or_path: str, config: EngineConfig) -> Engine:
     if pretrained.tokenizer is None:
         raise CheckpointError(f"{folder}: has no tokenizer, without which it cannot be served")
     return Engine.from_pretrained(pretrained, config, sharding)
+
+
+def forbid_ngrams(engine: Engine, guards: Guards) -> None:
+    """Give an engine that has not started the n-grams that guards may ask it to avoid, if any."""
+    if guards.ngrams is not None:
+        engine.forbid(
+            NgramFilter(
+                words=guards.ngrams.words,
+                ngram=guards.ngrams.ngram,
+                hash_bits=guards.ngrams.hash_bits,
+            )
+        )

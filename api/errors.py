@@ -71,10 +71,11 @@ class MissingExtraError(TalipotError):
 class SideError(TalipotError):
     """An error of a package that imports nothing of ours, as one of ours."""
 
-    def __init__(self, message: str, *, code: str) -> None:
-        """Keep the error's own code."""
+    def __init__(self, message: str, *, code: str, retry_after_s: float | None = None) -> None:
+        """Keep the error's own code; say when another try makes sense, if one does."""
         super().__init__(message)
         self.code = code
+        self.retry_after_s = retry_after_s
 
 
 class DeadlineError(TalipotError):
@@ -185,6 +186,12 @@ _REPLIES: dict[str, tuple[HTTPStatus, str, GrpcStatus]] = {
     "model_not_found": (HTTPStatus.NOT_FOUND, _INVALID, "NOT_FOUND"),
     "not_found": (HTTPStatus.NOT_FOUND, _INVALID, "NOT_FOUND"),
     "method_not_allowed": (HTTPStatus.METHOD_NOT_ALLOWED, _INVALID, "UNIMPLEMENTED"),
+    "invalid_index": (HTTPStatus.BAD_REQUEST, _INVALID, "INVALID_ARGUMENT"),
+    "index_unavailable": (
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "service_unavailable_error",
+        "UNAVAILABLE",
+    ),
     "body_too_large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _INVALID, "RESOURCE_EXHAUSTED"),
     "unsupported_media_type": (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, _INVALID, "INVALID_ARGUMENT"),
     "overloaded": (HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_error", "RESOURCE_EXHAUSTED"),

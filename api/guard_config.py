@@ -28,10 +28,13 @@ class GuardConfig:
         safety_labels: Labels that count, one an option; all of the scorer's if none is given.
         safety_window_tokens: Most tokens that are held back until they are scored.
         safety_prompt: Score prompts too.
-        memorization_action: What is done about recited training text: off, annotate or block.
+        memorization_action: What is done about recited training text: off, annotate, block or
+            avoid, which chooses other tokens.
         memorization_min_tokens: Consecutive training tokens that count as recited.
         memorization_index: Index of the training data: an embedded model's name, a file or a
             folder; the model's own embedded one if not given, none does without.
+        memorization_ngrams: Load the index's filter of n-grams, without which no request can ask to
+            avoid training text. It lies in the device's memory, at two bytes for each token.
         index_timeout_s: Seconds that the index may take: beyond, block ends the text and annotate
             says untraced.
 
@@ -49,6 +52,7 @@ class GuardConfig:
     memorization_action: MemorizationAction = "off"
     memorization_min_tokens: int = 50
     memorization_index: str | None = None
+    memorization_ngrams: bool = True
     index_timeout_s: float = 5.0
 
     def __post_init__(self) -> None:

@@ -15,7 +15,8 @@ from api.side_metrics import Verdicts
 from api.token_ends import TokenEnds, TokenLengths
 from memorization.errors import MemorizationError
 from memorization.guard import MemorizationGuard
-from memorization.opening import embedded_indexes, open_index, sure_tokens
+from memorization.ngram_filter import NgramFilter
+from memorization.opening import embedded_indexes, open_index
 from memorization.policy import MemorizationPolicy
 from memorization.tracing import Tracer
 from model.errors import ConfigError
@@ -55,6 +56,8 @@ class Guards:
             scoring = ScoringThread(self.new_scorer)
         self.scoring = scoring
         self.tracer = tracer
+        self.ngrams: NgramFilter | None = None
+        """What requests with memorization.action='avoid' never say; known from `load_index` on."""
         self.verdicts = Verdicts()
         self._lengths: TokenLengths | None = None
 
@@ -105,9 +108,10 @@ class Guards:
                 _LOGGER.warning("no index of the training data: %s", error)
             else:
                 self.tracer = Tracer(index, timeout_s=self._config.index_timeout_s)
+        if self.tracer is not None and self._config.memorization_ngrams:
+            self.ngrams = self.tracer.index.ngrams()
         try:
-            if self.memorization.action != "off":
-                self.require_tracer(self.memorization)
+            self._check_memorization(self.memorization)
         except RequestError as error:
             raise ConfigError(f"the server's policy: {error}") from None
 
@@ -124,9 +128,7 @@ class Guards:
         Raises:
             RequestError: It asks for what this server does not have, or for what excludes it.
         """
-        recital = self._memorization(fields)
-        if recital.action != "off":
-            self.require_tracer(recital)
+        self._check_memorization(self._memorization(fields))
         policy = self._safety(fields)
         self._check_safety(policy)
         if policy.action == "redact" and params.logprobs is not None:
@@ -141,20 +143,41 @@ class Guards:
         Raises:
             RequestError: There is no index, or it may miss runs that the policy counts.
         """
-        if self.tracer is None:
+        tracer = self.require_index()
+        sure = tracer.index.sure_tokens
+        if sure is None and policy.action == "annotate":
+            return tracer  # near duplicates are something to tell
+        if sure is None:
             raise RequestError(
-                "memorization needs an index of the training data, and this server has none "
-                "(--memorization-index)",
+                f"memorization.action={policy.action!r} needs an index that finds verbatim runs, "
+                "and this server's finds near duplicates alone",
                 param="memorization",
             )
-        sure = sure_tokens(self.tracer.index)
         if policy.min_tokens < sure:
             raise RequestError(
                 f"memorization.min_tokens={policy.min_tokens} must be at least {sure}, the "
                 "shortest run that this server's index is sure to find",
                 param="memorization",
             )
+        return tracer
+
+    def require_index(self) -> Tracer:
+        """The index.
+
+        Raises:
+            RequestError: There is none.
+        """
+        if self.tracer is None:
+            raise RequestError(
+                "memorization needs an index of the training data, and this server has none "
+                "(--memorization-index)",
+                param="memorization",
+            )
         return self.tracer
+
+    def avoids(self, fields: GuardFields) -> bool:
+        """Whether a checked request must be generated with `avoid_ngrams`."""
+        return self._memorization(fields).action == "avoid"
 
     def gate(
         self, fields: GuardFields, request: GenerationRequest, tokenizer: Tokenizer
@@ -180,6 +203,28 @@ class Guards:
 
     def _memorization(self, fields: GuardFields) -> MemorizationPolicy:
         return _effective(self.memorization, fields.memorization, may_loosen=fields.may_loosen)
+
+    def _check_memorization(self, policy: MemorizationPolicy) -> None:
+        if policy.action == "off":
+            return
+        self.require_tracer(policy)
+        if policy.action == "avoid":
+            self._require_ngrams(policy)
+
+    def _require_ngrams(self, policy: MemorizationPolicy) -> None:
+        if self.ngrams is None:
+            raise RequestError(
+                "memorization.action='avoid' needs a filter of n-grams, and this server has none "
+                "(talipot index build --ngram, talipot serve --memorization-ngrams)",
+                param="memorization",
+            )
+        if policy.min_tokens < self.ngrams.guarantee_tokens:
+            raise RequestError(
+                f"memorization.min_tokens={policy.min_tokens} must be at least "
+                f"{self.ngrams.guarantee_tokens}, the shortest run that this server's filter of "
+                "n-grams is sure to avoid",
+                param="memorization",
+            )
 
     def _check_safety(self, policy: SafetyPolicy) -> None:
         if policy.action == "off":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from memorization.policy import DEFAULT_NGRAM
+
 if TYPE_CHECKING:
     from memorization.layout import IndexParameters
     from memorization.winnowing import Winnowing
@@ -25,6 +27,8 @@ class IndexBuildConfig:
         model: Model whose tokenizer is used, by name or folder.
         exact: Find verbatim runs, by a suffix array.
         near: Find near duplicates, by MinHash LSH.
+        ngram: Tokens of the n-grams that requests can avoid; 0 for no filter of them. It takes two
+            bytes for each token of the corpus, and verbatim runs must be found too.
         fingerprints: Write a file of fingerprints instead, which finds verbatim runs and holds no
             text.
         shard_tokens: Tokens of a shard; sorting one takes about 20 bytes of memory for each. A
@@ -45,6 +49,7 @@ class IndexBuildConfig:
     model: str = dataclasses.field(default=_DEFAULT_MODEL, metadata={"flag": "-m"})
     exact: bool = True
     near: bool = True
+    ngram: int = DEFAULT_NGRAM
     fingerprints: bool = False
     shard_tokens: int = 1 << 24
     signature: Signature = dataclasses.field(default="talipot", metadata={"panel": "Near"})
@@ -70,6 +75,7 @@ class IndexBuildConfig:
         return IndexParameters(
             exact=self.exact,
             near=self.near,
+            ngram=self.ngram if self.exact else 0,
             shard_tokens=self.shard_tokens,
             signature=self.signature,
             banding=Banding(num_perm=self.num_perm, bands=self.bands, rows=self.rows),

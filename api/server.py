@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 import uvicorn
 
 from api.config import ServeConfig
-from api.engine import load_engine, model_name
+from api.engine import forbid_ngrams, load_engine, model_name
 from api.grpc.server import GrpcDoor
 from api.guards import Guards
 from api.host import EngineHost
@@ -67,6 +67,7 @@ class _Server:
             guards.load()  # first, since a policy that cannot be kept is no reason to load a model
             engine = load_engine(config.model, config.engine)
             guards.load_index(engine.model_name, engine.tokenizer)
+            forbid_ngrams(engine, guards)
             return engine
 
         self._host = EngineHost(load, name)

@@ -173,6 +173,7 @@ class CompletionService:
         grammar = None
         if call.constraint is not None:
             grammar = await self.host.engine.compile(call.constraint)
+        avoids = self.guards.avoids(call.guards)
         requests = []
         for row, prompt in enumerate(call.prompts):
             token_ids = await self.tokens.of_prompt(prompt)
@@ -187,6 +188,7 @@ class CompletionService:
                         priority=call.priority,
                         deadline_s=call.deadline_s,
                         constraint=grammar,
+                        avoid_ngrams=avoids,
                     )
                 )
         return tuple(requests)

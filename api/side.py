@@ -10,7 +10,6 @@ from api.guards import Guards
 from api.outputs.log import Retention, open_log
 from api.outputs.pipelines import MemorizationPipeline, Pipeline, SafetyPipeline
 from api.outputs.writer import OutputWriter
-from memorization.opening import sure_tokens
 from model.errors import ConfigError
 
 _LOGGER = logging.getLogger("talipot")
@@ -42,9 +41,8 @@ def output_writer(config: ServeConfig, guards: Guards) -> OutputWriter | None:
             found.append(SafetyPipeline(guards.new_scorer()))
         if guards.tracer is not None:
             index, min_tokens = guards.tracer.index, guards.memorization.min_tokens
-            found.append(
-                MemorizationPipeline(index, min_tokens=max(min_tokens, sure_tokens(index)))
-            )
+            sure = index.sure_tokens or 0
+            found.append(MemorizationPipeline(index, min_tokens=max(min_tokens, sure)))
         return found
 
     return OutputWriter(log, hash_after=pipelines if outputs.log_texts == "hashed" else None)

@@ -10,7 +10,7 @@ from api.outputs.pipelines import MemorizationPipeline, Pipeline, SafetyPipeline
 from api.outputs.worker import Worker
 from api.outputs.worker_metrics import serve_metrics
 from memorization.errors import MemorizationError
-from memorization.opening import open_index, sure_tokens
+from memorization.opening import open_index
 from model.checkpoint import resolve_model
 from model.errors import ConfigError
 from model.tokenizer import load_tokenizer
@@ -61,7 +61,7 @@ def _pipeline(group: str, config: WorkerConfig) -> Pipeline:
         raise ConfigError(f"model={model!r} has no tokenizer, by which its texts are looked up")
     try:
         index = open_index(config.memorization_index or model, tokenizer)
-        sure = sure_tokens(index)
+        sure = index.sure_tokens or 0
     except MemorizationError as error:
         raise ConfigError(f"memorization_index: {error}") from None
     return MemorizationPipeline(index, min_tokens=max(sure, config.memorization_min_tokens))

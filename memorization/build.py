@@ -26,6 +26,7 @@ from memorization.layout import (
     read_json,
     write_json,
 )
+from memorization.ngram_file import write_ngrams
 from memorization.shard_writer import ShardCounts, ShardWriter, sort_shard
 from memorization.signatures import make_signer
 from memorization.tokenizer import IndexTokenizer, tokenizer_identity
@@ -149,6 +150,8 @@ class _Build:
                 self._sort(number)
             self._read(files)
             self._finish_sorting()
+        self._remove_begun()
+        self._write_ngrams()
         self._write_manifest()
 
     def _read(self, files: Sequence[Path]) -> None:
@@ -223,12 +226,25 @@ class _Build:
         self._state["open"] = checkpoint
         write_json(self._folder / _STATE, self._state)
 
-    def _write_manifest(self) -> None:
-        shards = self._state["shards"]
+    def _remove_begun(self) -> None:
         # A build that was stopped right after a shard may have begun a folder for no document.
         for folder in self._folder.glob("shard-*"):
-            if int(folder.name[6:]) >= len(shards):
+            if int(folder.name[6:]) >= len(self._state["shards"]):
                 shutil.rmtree(folder)
+
+    def _write_ngrams(self) -> None:
+        if not self._parameters.ngram:
+            return
+        self._on_phase("filter of n-grams")
+        write_ngrams(
+            self._folder,
+            sorted(self._folder.glob("shard-*")),
+            self._parameters.ngram,
+            tokens=sum(shard["tokens"] for shard in self._state["shards"]),
+            vocab_size=self._tokenizer.vocab_size,
+        )
+
+    def _write_manifest(self) -> None:
         write_json(
             self._folder / MANIFEST,
             {
@@ -237,7 +253,7 @@ class _Build:
                 "vocab_size": self._tokenizer.vocab_size,
                 "parameters": self._parameters.to_dict(),
                 "characters": self._state["characters"],
-                "shards": shards,
+                "shards": self._state["shards"],
             },
         )
 

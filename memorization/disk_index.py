@@ -10,6 +10,8 @@ import numpy as np
 from memorization.errors import TrainingIndexError
 from memorization.index import NearDuplicate, Occurrence, Span
 from memorization.layout import CURRENT, MANIFEST, VERSION, IndexParameters, read_json
+from memorization.ngram_file import open_ngrams
+from memorization.ngram_filter import NgramFilter
 from memorization.shard import Shard
 from memorization.shard_writer import ShardCounts
 from memorization.signatures import band_keys, make_signer, similarities
@@ -42,14 +44,19 @@ class DiskIndex:
         self.parameters = IndexParameters.from_dict(manifest["parameters"])
         self.vocab_size: int = manifest["vocab_size"]
         self._identity: str = manifest["tokenizer"]
+        counts = [ShardCounts(**shard) for shard in manifest["shards"]]
+        self._ngrams: NgramFilter | None = None
+        if self.parameters.ngram:
+            tokens = sum(shard.tokens for shard in counts)
+            self._ngrams = open_ngrams(generation, self.parameters.ngram, tokens=tokens)
         self._shards = [
             Shard(
                 generation / f"shard-{number:05}",
                 self.parameters,
                 self.vocab_size,
-                ShardCounts(**counts),
+                shard,
             )
-            for number, counts in enumerate(manifest["shards"])
+            for number, shard in enumerate(counts)
         ]
         self._signer = make_signer(
             self.parameters.signature, self.parameters.windows, self.parameters.banding.num_perm
@@ -77,6 +84,15 @@ class DiskIndex:
     def tokenizer_identity(self) -> str:
         """Identity of the tokenizer that it was built with."""
         return self._identity
+
+    @property
+    def sure_tokens(self) -> int | None:
+        """See `TrainingIndex`: 1, or None if the index was built without exact matches."""
+        return 1 if self.parameters.exact else None
+
+    def ngrams(self) -> NgramFilter | None:
+        """See `TrainingIndex`: all n-grams of the corpus, of the length that it was built for."""
+        return self._ngrams
 
     def match_lengths(self, tokens: Sequence[int]) -> Int64:
         """Tokens of the longest corpus match that begins at each token, int64[tokens].

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from memorization.errors import TrainingIndexError
 from memorization.fingerprint_file import Fingerprints, read_fingerprints
 from memorization.index import NearDuplicate, Occurrence, Span
+from memorization.ngram_filter import NgramFilter, empty_words, insert
 from memorization.rolling_hash import UInt64, kgram_hashes
 from memorization.suffix_array import Int64, require_ids
 from memorization.winnowing import Winnowing
@@ -55,6 +56,11 @@ class FingerprintIndex:
         return self._identity
 
     @property
+    def sure_tokens(self) -> int:
+        """See `TrainingIndex`."""
+        return self.winnowing.guarantee_tokens
+
+    @property
     def num_documents(self) -> int:
         """Documents in the corpus."""
         return len(self._names)
@@ -68,6 +74,20 @@ class FingerprintIndex:
     def sorted_hashes(self) -> UInt64:
         """All fingerprints in ascending order, uint64[kept]."""
         return self._sorted
+
+    def ngrams(self) -> NgramFilter:
+        """See `TrainingIndex`: the runs of `winnowing.k` tokens that were kept.
+
+        Every run of `winnowing.guarantee_tokens` has one.
+        """
+        words = empty_words(len(self._sorted))
+        insert(words, self._sorted)
+        return NgramFilter(
+            words=words,
+            ngram=self.winnowing.k,
+            hash_bits=self.winnowing.hash_bits,
+            guarantee_tokens=self.winnowing.guarantee_tokens,
+        )
 
     def near_duplicates(self, text: str, *, min_similarity: float = 0.5) -> list[NearDuplicate]:
         """Refuse: fingerprints tell verbatim runs alone.

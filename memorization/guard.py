@@ -28,10 +28,11 @@ class GuardVerdict:
 class MemorizationGuard:
     """Watches one generation; implements `serving.guard.Guard`.
 
-    Under block the tokens are compared a stride (half of `min_tokens`) at a time, each time with
-    as many before them as a run could have begun in, and leave when no run of `min_tokens` ends
-    among them. So no such run ever leaves: where an index knows runs only roughly, the longest
-    that they may be counts. Only generated tokens count, not those of the prompt.
+    Under annotate and avoid the whole text is looked up at its end. Under block the tokens are
+    compared a stride (half of `min_tokens`) at a time, each time with as many before them as a run
+    could have begun in, and leave when no run of `min_tokens` ends among them. So no such run ever
+    leaves: where an index knows runs only roughly, the longest that they may be counts. Only
+    generated tokens count, not those of the prompt.
     """
 
     name = "memorization"
@@ -55,15 +56,15 @@ class MemorizationGuard:
     @property
     def holds_back(self) -> bool:
         """Whether text waits until it is compared."""
-        return self._policy.action != "annotate"
+        return self._policy.action == "block"
 
     async def screen(self, prompt: str, token_ends: Sequence[int]) -> GuardVerdict:
         """Let every prompt through: what people quote is theirs to quote."""
         return GuardVerdict("release", 0)
 
     def is_due(self, new_text: str, num_new_tokens: int) -> bool:
-        """See `serving.guard.Guard`; under annotate only the end decides."""
-        if self._policy.action == "annotate":
+        """See `serving.guard.Guard`; only under block anything but the end decides."""
+        if not self.holds_back:
             return False
         return len(self._tokens) + num_new_tokens >= self._checked + self._stride
 
@@ -75,12 +76,12 @@ class MemorizationGuard:
         *,
         is_last: bool,
     ) -> GuardVerdict:
-        """See `serving.guard.Guard`. Under annotate only the last verdict asks the index."""
+        """See `serving.guard.Guard`. But for block only the last verdict asks the index."""
         self._tokens += [token for token, _ in new_tokens]
         self._ends += [end for _, end in new_tokens]
         length = len(text_so_far) + len(new_text)
         try:
-            if self._policy.action == "annotate":
+            if not self.holds_back:
                 if is_last:
                     await self._annotate(text_so_far + new_text)
                 return GuardVerdict("release", length)
@@ -111,7 +112,9 @@ class MemorizationGuard:
             "min_tokens": self._policy.min_tokens,
             "tokens": self._compared,
             "recited_tokens": (
-                None if self._verdict == "untraced" else recited_tokens(self._spans)
+                None
+                if self._verdict == "untraced" or not self._tracer.has_runs
+                else recited_tokens(self._spans)
             ),
             "spans": [self._span(span) for span in spans],
             "near_duplicates": None if near is None else [near_dict(each) for each in near],
@@ -120,7 +123,7 @@ class MemorizationGuard:
 
     def _without_index(self, length: int, reason: str) -> GuardVerdict:
         self._reasons.append(reason)
-        if self._policy.action == "annotate":
+        if not self.holds_back:
             self._verdict = "untraced"
             return GuardVerdict("release", length)
         self._verdict = "blocked"
@@ -131,7 +134,8 @@ class MemorizationGuard:
         self._spans, self._near = await self._tracer.trace(
             self._tokens, self._policy.min_tokens, text
         )
-        if self._spans:
+        # Where an index tells near duplicates alone, they decide.
+        if self._spans or (self._near and not self._tracer.has_runs):
             self._verdict = "flagged"
 
     async def _check(self, *, is_last: bool) -> int | None:

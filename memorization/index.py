@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
+from memorization.ngram_filter import NgramFilter
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Occurrence:
@@ -78,6 +80,18 @@ class TrainingIndex(Protocol):
     @property
     def tokenizer_identity(self) -> str:
         """`memorization.tokenizer.tokenizer_identity` of the tokenizer it was built with."""
+        ...
+
+    @property
+    def sure_tokens(self) -> int | None:
+        """The shortest run that `longest_matches` is sure to find; None if it finds none."""
+        ...
+
+    def ngrams(self) -> NgramFilter | None:
+        """N-grams without which a text has no long run of training tokens; None if there are none.
+
+        May take a moment: asked once, by who generates text.
+        """
         ...
 
     def longest_matches(

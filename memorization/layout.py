@@ -19,6 +19,7 @@ from typing import Any
 from memorization.corpus import Sample, sample_file
 from memorization.errors import TrainingIndexError
 from memorization.lsh import Banding
+from memorization.ngram_filter import check_ngram
 from memorization.shingles import Windows
 from memorization.signatures import SignatureKind
 
@@ -34,6 +35,7 @@ class IndexParameters:
     Attributes:
         exact: Whether verbatim runs are found, by a suffix array.
         near: Whether near duplicates are found, by MinHash LSH.
+        ngram: Tokens of the n-grams that a filter is made of; 0 for none.
         shard_tokens: Tokens of a shard; sorting one takes about 20 bytes of memory for each, while
             the next is read. A query searches every shard.
         signature: Whose MinHash signatures.
@@ -43,6 +45,7 @@ class IndexParameters:
 
     exact: bool = True
     near: bool = True
+    ngram: int = 0
     shard_tokens: int = 1 << 24
     signature: SignatureKind = "talipot"
     banding: Banding = dataclasses.field(default_factory=Banding)
@@ -52,6 +55,10 @@ class IndexParameters:
         """Check the ranges."""
         if not (self.exact or self.near):
             raise TrainingIndexError("exact and near are both off: nothing would be indexed")
+        if self.ngram:
+            check_ngram(self.ngram)
+            if not self.exact:
+                raise TrainingIndexError(f"ngram={self.ngram} needs exact: no tokens are kept")
         if not 1 <= self.shard_tokens <= 1 << 28:
             raise TrainingIndexError(
                 f"shard_tokens={self.shard_tokens} must be from 1 to {1 << 28}"

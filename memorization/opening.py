@@ -68,5 +68,11 @@ def open_index(location: str, tokenizer: IndexTokenizer) -> TrainingIndex:
 
 
 def sure_tokens(index: TrainingIndex) -> int:
-    """The shortest run that an index is sure to find, in tokens."""
-    return index.winnowing.guarantee_tokens if isinstance(index, FingerprintIndex) else 1
+    """The shortest run that an index is sure to find, in tokens.
+
+    Raises:
+        TrainingIndexError: It finds no runs.
+    """
+    if index.sure_tokens is None:
+        raise TrainingIndexError("this index finds near duplicates alone, no verbatim runs")
+    return index.sure_tokens

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, TypeAlias, get_args
 
-MemorizationAction: TypeAlias = Literal["off", "annotate", "block"]
+MemorizationAction: TypeAlias = Literal["off", "annotate", "block", "avoid"]
 MEMORIZATION_ACTIONS: tuple[MemorizationAction, ...] = get_args(MemorizationAction)
 """From the mildest to the strictest."""
 MIN_SPAN_TOKENS, MAX_SPAN_TOKENS = 8, 1024
+DEFAULT_NGRAM = 10
+"""Tokens of the n-grams that an index is built to let requests avoid."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,7 +19,8 @@ class MemorizationPolicy:
 
     Attributes:
         action: off; annotate names what was recited and changes nothing; block ends the text
-            before so many consecutive training tokens have left.
+            before so many consecutive training tokens have left; avoid chooses other tokens, so
+            that so many never come.
         min_tokens: Consecutive training tokens that count as recited.
 
     Raises:

@@ -131,6 +131,15 @@ class RedisIndex:
         """Identity of the tokenizer that it was built with."""
         return self._identity
 
+    @property
+    def sure_tokens(self) -> None:
+        """See `TrainingIndex`: Redis holds near duplicates alone."""
+        return None
+
+    def ngrams(self) -> None:
+        """See `TrainingIndex`: there are none."""
+        return
+
     def longest_matches(
         self, tokens: Sequence[int], *, min_tokens: int = 1, max_occurrences: int = 10
     ) -> list[Span]:

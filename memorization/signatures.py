@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from memorization import kernels
 from memorization.lsh import Banding
-from memorization.rolling_hash import mix
+from memorization.rolling_hash import UInt64, mix
 from memorization.shingles import Windows, shingle_hashes, split_words
 from memorization.suffix_array import Int64
 
@@ -106,6 +106,18 @@ def minhash(hashes: UInt32, starts: Int64, members: int, permutations: Permutati
     return signatures
 
 
+def sign_set(hashes: UInt64, num_perm: int) -> Signatures:
+    """Talipot's signature of one set of shingles, uint32[num_perm].
+
+    Args:
+        hashes: Of `memorization.shingles.shingle_hashes`, uint64[shingles]; at least one.
+        num_perm: Values of the signature.
+    """
+    start = np.zeros(1, np.int64)
+    permutations = _talipot_permutations(num_perm)
+    return minhash(_folded(hashes), start, len(hashes), permutations).reshape(num_perm)
+
+
 def _talipot_permutations(num_perm: int) -> Permutations:
     """Constants from a counter; those for more permutations begin with those for fewer."""
     values = mix(np.arange(1, 2 * num_perm + 1, dtype=np.uint64) * _HASH_BASE) >> np.uint64(32)
@@ -115,7 +127,11 @@ def _talipot_permutations(num_perm: int) -> Permutations:
 
 def _talipot_hashes(text: str, shingle_words: int) -> tuple[int, UInt32]:
     words, hashes = shingle_hashes(text, shingle_words)
-    return words, (hashes >> np.uint64(32)).astype(np.uint32)
+    return words, _folded(hashes)
+
+
+def _folded(hashes: UInt64) -> UInt32:
+    return (hashes >> np.uint64(32)).astype(np.uint32)
 
 
 def _datasketch_permutations(num_perm: int) -> Permutations:

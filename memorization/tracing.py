@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar, TypeVarTuple
 
-from memorization.errors import MemorizationError, TrainingIndexError
+from memorization.errors import IndexUnavailableError, MemorizationError, TrainingIndexError
 from memorization.index import NearDuplicate, Span, TrainingIndex
 
 _LOGGER = logging.getLogger("talipot.memorization")
@@ -18,7 +18,15 @@ _Arguments = TypeVarTuple("_Arguments")
 
 
 class UntracedError(Exception):
-    """A text could not be compared: the index failed, does not answer, or is too slow."""
+    """A text could not be compared: the index failed, does not answer, or is too slow.
+
+    `code` is that of the index's own error, where it said one.
+    """
+
+    def __init__(self, message: str, *, code: str = IndexUnavailableError.code) -> None:
+        """Say what happened."""
+        super().__init__(message)
+        self.code = code
 
 
 class Tracer:
@@ -32,6 +40,11 @@ class Tracer:
         self.queries_total = 0
         self.failures_total = 0
 
+    @property
+    def has_runs(self) -> bool:
+        """Whether the index finds verbatim runs, not near duplicates alone."""
+        return self.index.sure_tokens is not None
+
     async def longest_matches(self, tokens: Sequence[int], min_tokens: int) -> list[Span]:
         """As the index's own method.
 
@@ -43,7 +56,9 @@ class Tracer:
     async def trace(
         self, tokens: Sequence[int], min_tokens: int, text: str
     ) -> tuple[list[Span], list[NearDuplicate] | None]:
-        """Runs of the tokens, and what resembles their text; None where the index cannot tell.
+        """Runs of the tokens, where the index finds them, and what resembles their text.
+
+        None of the latter where the index cannot tell.
 
         Raises:
             UntracedError: There is no answer.
@@ -61,7 +76,7 @@ class Tracer:
             raise UntracedError(f"the index took longer than {self._timeout_s:g} s") from None
         except MemorizationError as error:
             self.failures_total += 1
-            raise UntracedError(f"the index failed: {error}") from None
+            raise UntracedError(f"the index failed: {error}", code=error.code) from None
         except Exception as error:
             self.failures_total += 1
             _LOGGER.exception("the index failed")
@@ -77,7 +92,8 @@ class Tracer:
     def _trace(
         self, tokens: Sequence[int], min_tokens: int, text: str
     ) -> tuple[list[Span], list[NearDuplicate] | None]:
-        return self._matches(tokens, min_tokens), near_duplicates_of(self.index, text)
+        runs = self._matches(tokens, min_tokens) if self.has_runs else []
+        return runs, near_duplicates_of(self.index, text)
 
 
 def near_duplicates_of(index: TrainingIndex, text: str) -> list[NearDuplicate] | None:

@@ -9,11 +9,12 @@ from typing import Protocol
 
 import numpy as np
 
+from serving.avoidance import NO_TOKEN
 from serving.launching import LaunchedStep
 from serving.output import TokenLogprob
 from serving.runner import HostLogprobs, Runner
 from serving.sampler import Logprobs
-from serving.sequence import Emitted, Sequence
+from serving.sequence import NO_TOKEN_LEFT, Emitted, Sequence
 from serving.step_plan import PromptChunk
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,9 @@ class Collector:
         emitted: Emitted,
     ) -> bool:
         """Give a request a sampled token; whether that ended it."""
+        if token == NO_TOKEN:
+            emitted.append((sequence, sequence.finish("content_filter", NO_TOKEN_LEFT)))
+            return True
         if token < 0:
             request_id = sequence.request.request_id
             logger.error("request %s: the logits are not finite", request_id)

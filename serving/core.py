@@ -98,6 +98,11 @@ class EngineCore:
                 "constraint was compiled by another engine, for another vocabulary",
                 param="constraint",
             )
+        if request.avoid_ngrams and self.runner.ngram is None:
+            raise RequestError(
+                "avoid_ngrams=True needs a filter of n-grams, and this engine has none",
+                param="avoid_ngrams",
+            )
         deadline = None
         if request.deadline_s is not None:
             deadline = time.monotonic() + request.deadline_s
@@ -151,7 +156,7 @@ class EngineCore:
             gained += self._read("pipelined")
         if launched is None:
             self._stepping = None
-        elif self.grammars is not None:
+        else:
             launched, failed = constrain(launched, self.runner, self.grammars)
             gained += self._end(failed)
         self._in_flight = launched

@@ -28,6 +28,7 @@ from serving.errors import (
     RequestError,
 )
 from serving.language_model import LanguageModel
+from serving.ngram_filter import NgramFilter
 from serving.request import Delta, GenerationRequest, SamplingParams, collect
 from serving.runner import Runner
 from serving.sequence import Emitted, Sequence
@@ -143,6 +144,16 @@ class Engine:
     def stats(self) -> EngineStats:
         """The engine's figures at this moment."""
         return dataclasses.replace(self._core.stats(), recompilations_after_ready=self._watch.count)
+
+    def forbid(self, ngrams: NgramFilter) -> None:
+        """Take the n-grams that requests with `avoid_ngrams` never say; before `start`.
+
+        Raises:
+            EngineStoppedError: It was started before.
+        """
+        if self._state != "new":
+            raise EngineStoppedError(f"n-grams are forbidden before start; it is {self._state}")
+        self._runner.forbid(ngrams)
 
     async def start(self) -> None:
         """Compile every shape and start the compute thread; `is_ready` afterwards.

@@ -96,7 +96,8 @@ class Launcher:
             prompt=sequence.request.prompt_token_ids,
             generated=sequence.generated,
             stops=sequence.stop_ids,
-            is_constrained=sequence.matcher is not None,
+            is_constrained=sequence.is_constrained,
+            avoids_ngrams=sequence.request.avoid_ngrams,
         )
 
     def _launch_chunk(self, chunk: PromptChunk) -> tuple[PromptChunk, Sequence, Logprobs]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeAlias
 
 FinishReason: TypeAlias = Literal["stop", "length", "content_filter", "abort", "error"]
-"""Why a request ended: a stop token or string, `max_tokens`, a guard (which the engine itself
-never gives: guards sit behind it), an abort or deadline, a fault.
+"""Why a request ended: a stop token or string, `max_tokens`, a guard or because every next token is
+forbidden, an abort or deadline, a fault.
 """
 
 
@@ -49,7 +49,7 @@ class Delta:
         finish_reason: On the last delta: why it ended.
         stop_reason: The stop string or stop token id that ended it; None for the model's own
             end-of-document token. "deadline" if the deadline passed; the guard's name if one
-            ended it.
+            ended it, "no_token" if every next token would have ended a forbidden n-gram.
         usage: On the last delta.
         reports: On the last delta: what guards found, by their names; None without guards.
     """

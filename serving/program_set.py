@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from serving.buckets import Buckets
 from serving.compilation import Compiler, Executable
 from serving.language_model import LanguageModel
+from serving.ngram_filter import NgramFilter
 from serving.page_tables import PageTables
 from serving.programs import DECODE_FIELDS, constrain, decode, prefill, remember
 from serving.sampler import Sampled, no_logprobs
@@ -48,10 +49,14 @@ class ProgramSet:
         slots: int,
         num_pages: int,
         dtype: str,
+        ngrams: NgramFilter | None,
         compiler: Compiler,
     ) -> ProgramSet:
-        """Compile for memories of `slots` rows and a cache of `num_pages`; returns when done."""
-        shapes = _Shapes(model, buckets, slots, num_pages, dtype)
+        """Compile for memories of `slots` rows and a cache of `num_pages`; returns when done.
+
+        `ngrams` is the filter that the programs will get, on the host or on the device.
+        """
+        shapes = _Shapes(model, buckets, slots, num_pages, dtype, ngrams)
         prefills = {
             (chunk, keys): compiler.submit(shapes.lower_prefill(chunk, keys), same_rounding=True)
             for chunk in buckets.chunks
@@ -80,7 +85,13 @@ class _Shapes:
     """Lowers each program for given sizes, without allocating an array."""
 
     def __init__(
-        self, model: LanguageModel, buckets: Buckets, slots: int, num_pages: int, dtype: str
+        self,
+        model: LanguageModel,
+        buckets: Buckets,
+        slots: int,
+        num_pages: int,
+        dtype: str,
+        ngrams: NgramFilter | None = None,
     ) -> None:
         self._model = model
         self._page_size = buckets.page_size
@@ -89,7 +100,9 @@ class _Shapes:
         self._tables = PageTables(slots, pages, model.page_chips)
         self._params = jax.tree.map(_abstract, model.params)
         self._cache = jax.eval_shape(lambda: model.init_cache(num_pages, buckets.page_size, dtype))
-        self._memory = jax.eval_shape(lambda: TokenMemory.empty(slots, model.vocab_size))
+        ngram = None if ngrams is None else ngrams.ngram
+        self._ngrams = jax.tree.map(_abstract, ngrams)
+        self._memory = jax.eval_shape(lambda: TokenMemory.empty(slots, model.vocab_size, ngram))
         self._settings = jax.tree.map(_abstract, SettingsTable(slots).on_device())
 
     def lower_prefill(self, chunk: int, keys: int) -> jax.stages.Lowered:
@@ -127,7 +140,7 @@ class _Shapes:
                 tokens=jnp.zeros(rows, jnp.int32), logprobs=no_logprobs(rows, vocab_size)
             )
         )
-        mesh = self._lie(("whole", "rows", *["whole"] * 6), ("whole",) * 3, rows)
+        mesh = self._lie(("whole", "rows", *["whole"] * 7), ("whole",) * 3, rows)
         return jax.jit(constrain, donate_argnums=(2, 3), **mesh).lower(
             sampled,
             jax.ShapeDtypeStruct((rows, vocab_size), jnp.float32),
@@ -137,6 +150,7 @@ class _Shapes:
             _ints(len(DECODE_FIELDS), rows),
             _ints(rows, -(-vocab_size // 32)),
             jax.ShapeDtypeStruct((rows,), jnp.bool_),
+            self._ngrams,
         )
 
     def lower_remember(self) -> jax.stages.Lowered:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from serving.language_model import Cache, LanguageModel
+from serving.ngram_filter import NgramFilter
 from serving.page_tables import RowsByChip
 from serving.sampler import Logprobs, Sampled, no_logprobs, sample, score
 from serving.sampling_state import SamplingSettings, TokenMemory
@@ -124,11 +125,13 @@ def constrain(
     batch: jax.Array,
     masks: jax.Array,
     is_constrained: jax.Array,
+    ngrams: NgramFilter | None,
 ) -> tuple[Sampled, TokenMemory, jax.Array]:
-    """Choose again, among the tokens that a grammar allows, for the rows that have one.
+    """Choose again, among allowed tokens, for the rows with a grammar or with n-grams to avoid.
 
-    Which tokens those are depends on the token before, so the host says it after `decode` has been
-    launched. The other rows keep what `decode` gave them.
+    Which tokens a grammar allows depends on the token before, so the host says it after `decode`
+    has been launched. N-grams are looked up here, and not in `decode`, so that steps without such
+    rows have nothing to do with them. The other rows keep what `decode` gave them.
 
     Args:
         sampled: What `decode` gave.
@@ -139,6 +142,7 @@ def constrain(
         batch: What `decode` got.
         masks: int32[B, ceil(V / 32)]; bit i of word w allows token 32 w + i.
         is_constrained: bool[B]; the rows to choose for.
+        ngrams: What rows with `avoids_ngrams` must not say; None if no row may have it.
 
     Returns:
         What is sampled now, the memory and the newest tokens.
@@ -148,7 +152,7 @@ def constrain(
     allowed = ((masks[:, :, None] >> bits) & 1).reshape(masks.shape[0], -1) == 1
     allowed = allowed[:, : logits.shape[1]] | ~is_constrained[:, None]
     first = jnp.maximum(sampled.tokens, 0)
-    memory = dataclasses.replace(memory, counts=memory.counts.at[slots, first].add(-1))
+    memory = memory.without_tokens(slots, first)
     again, _ = sample(
         logits,
         settings.rows(slots),
@@ -157,6 +161,7 @@ def constrain(
         generated=generated,
         positions=positions + 1,
         allowed=allowed,
+        ngrams=ngrams,
     )
     sampled = jax.tree.map(
         lambda new, old: jnp.where(jnp.expand_dims(is_constrained, range(1, new.ndim)), new, old),
@@ -164,8 +169,7 @@ def constrain(
         sampled,
     )
     tokens = jnp.maximum(sampled.tokens, 0)
-    memory = dataclasses.replace(memory, counts=memory.counts.at[slots, tokens].add(1))
-    return sampled, memory, newest.at[slots].set(tokens)
+    return sampled, memory.with_tokens(slots, tokens), newest.at[slots].set(tokens)
 
 
 def remember(memory: TokenMemory, slot: jax.Array, row: TokenMemory) -> TokenMemory:

@@ -123,6 +123,8 @@ class GenerationRequest:
         deadline_s: End the request with what it has this many seconds after it arrived.
         constraint: The grammar that the generated text must keep to, from `Engine.compile`; None
             for any text. Where the text can only end the request finishes with "stop".
+        avoid_ngrams: Never generate a token that ends one of the engine's forbidden n-grams, be it
+            begun in the prompt; see `serving.avoidance`.
 
     Raises:
         RequestError: A field is out of range; `param` is its name.
@@ -135,6 +137,7 @@ class GenerationRequest:
     priority: int = 0
     deadline_s: float | None = None
     constraint: Grammar | None = None
+    avoid_ngrams: bool = False
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -149,6 +152,7 @@ class GenerationRequest:
                 "prompt_token_ids=() must hold at least 1 token", param="prompt_token_ids"
             )
         check_boolean("echo", self.echo)
+        check_boolean("avoid_ngrams", self.avoid_ngrams)
         check_integer("priority", self.priority, minimum=-(2**31), maximum=2**31 - 1)
         if self.deadline_s is not None:
             check_number("deadline_s", self.deadline_s, minimum=0)

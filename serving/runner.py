@@ -21,6 +21,7 @@ from serving.config import EngineConfig
 from serving.draft_probe import are_drafts_exact, measure_steps
 from serving.invariance import ProbeResult, kept_shapes, probe_positions
 from serving.language_model import LanguageModel
+from serving.ngram_filter import NgramFilter
 from serving.page_tables import PageTables
 from serving.program_set import ProgramSet
 from serving.programs import DECODE_FIELDS, DecodeRow
@@ -101,12 +102,22 @@ class Runner:
         # What constrained slots sample with; in the other table they are neutral.
         self._constrained = SettingsTable(config.max_slots + 1, self._whole)
         self._programs: ProgramSet
+        self._ngrams: NgramFilter | None = None
         self._cache: Any
         self._memory: TokenMemory
         self._newest: Any
         self._decode_shapes: list[tuple[int, int]] = []
         pages = self.buckets.cache_tokens // config.page_size
         self._pages = PageTables(config.max_slots + 1, pages, self._chips)
+
+    @property
+    def ngram(self) -> int | None:
+        """Tokens of the n-grams that requests can avoid; None if there are none."""
+        return None if self._ngrams is None else self._ngrams.ngram
+
+    def forbid(self, ngrams: NgramFilter) -> None:
+        """Have programs that can avoid n-grams; before `make_ready`."""
+        self._ngrams = jax.device_put(ngrams, self._whole)
 
     def make_ready(self) -> None:
         """Compile every program, allocate the cache, run each program once."""
@@ -121,6 +132,7 @@ class Runner:
                 slots=slots,
                 num_pages=self.num_pages,
                 dtype=self._config.cache_dtype,
+                ngrams=self._ngrams,
                 compiler=compiler,
             )
         finally:
@@ -130,7 +142,8 @@ class Runner:
             self.num_pages, self.buckets.page_size, self._config.cache_dtype
         )
         self._newest = jax.device_put(jnp.zeros(slots, jnp.int32), self._whole)
-        self._memory = jax.device_put(TokenMemory.empty(slots, self.model.vocab_size), self._whole)
+        memory = TokenMemory.empty(slots, self.model.vocab_size, self.ngram)
+        self._memory = jax.device_put(memory, self._whole)
         self._warm_up()
 
     def release(self) -> None:
@@ -147,15 +160,17 @@ class Runner:
         generated: Sequence[int] = (),
         stops: frozenset[int],
         is_constrained: bool = False,
+        avoids_ngrams: bool = False,
     ) -> None:
         """Set a slot up for a request; `stops` are the tokens that `min_tokens` forbids.
 
-        Of a constrained slot it is `constrain` that gives the tokens; what `decode` samples for it
-        is meaningless.
+        Of a constrained slot, which has a grammar or n-grams to avoid, it is `constrain` that gives
+        the tokens; what `decode` samples for it is meaningless.
         """
-        (self._constrained if is_constrained else self._settings).fill(slot, params, seed)
-        if is_adjusted(params):
-            row = memory_row(params, prompt, generated, stops, self.model.vocab_size)
+        table = self._constrained if is_constrained else self._settings
+        table.fill(slot, params, seed, avoids_ngrams=avoids_ngrams)
+        if is_adjusted(params) or avoids_ngrams:
+            row = memory_row(params, prompt, generated, stops, self.model.vocab_size, self.ngram)
             self._memory = self._programs.remember(self._memory, np.int32(slot), row)
 
     def place_page(self, slot: int, index: int, page: int) -> None:
@@ -225,6 +240,7 @@ class Runner:
             decoded.batch,
             masks,
             is_constrained,
+            self._ngrams,
         )
         return sampled
 

@@ -14,6 +14,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from serving.avoidance import avoid
+from serving.ngram_filter import NgramFilter
 from serving.request import MAX_LOGPROBS
 from serving.sampling_state import SamplingSettings, TokenMemory
 
@@ -44,7 +46,8 @@ class Sampled:
     """A step's choice.
 
     Attributes:
-        tokens: int32[R]; -1 where the logits were not finite.
+        tokens: int32[R]; -1 where the logits were not finite, `serving.avoidance.NO_TOKEN` where
+            every token is forbidden.
         logprobs: Of `tokens`.
     """
 
@@ -61,6 +64,7 @@ def sample(
     generated: jax.Array,
     positions: jax.Array,
     allowed: jax.Array | None = None,
+    ngrams: NgramFilter | None = None,
 ) -> tuple[Sampled, TokenMemory]:
     """Choose a token for each row and count it.
 
@@ -73,6 +77,7 @@ def sample(
         positions: int32[R], where in its sequence the token to be chosen will stand.
         allowed: bool[R, V], the tokens that may be chosen, at least one a row; None for all. It
             changes no log-probability.
+        ngrams: What rows with `avoids_ngrams` must not say; `memory` has the newest tokens then.
 
     Returns:
         The choice, and the memory with it counted.
@@ -89,14 +94,25 @@ def sample(
     if allowed is not None:
         adjusted = keep_allowed(adjusted, logits, allowed)
     tokens = choose(adjusted, settings, positions)
+    if ngrams is not None and memory.recent is not None:
+        tokens = avoid(
+            tokens,
+            adjusted,
+            settings,
+            positions,
+            ngrams=ngrams,
+            recent=memory.recent[slots],
+            choose=choose,
+        )
+    named = jnp.maximum(tokens, 0)
     logprobs = jax.lax.cond(
         jnp.any(settings.wants_logprobs),
-        lambda: score(logits, tokens),
+        lambda: score(logits, named),
         lambda: no_logprobs(*logits.shape),
     )
-    counted = dataclasses.replace(memory, counts=memory.counts.at[slots, tokens].add(1))
     is_finite = jnp.isfinite(jnp.max(logits, axis=-1))
-    return Sampled(tokens=jnp.where(is_finite, tokens, -1), logprobs=logprobs), counted
+    sampled = Sampled(tokens=jnp.where(is_finite, tokens, -1), logprobs=logprobs)
+    return sampled, memory.with_tokens(slots, named)
 
 
 def adjust(
@@ -128,12 +144,20 @@ def keep_allowed(adjusted: jax.Array, logits: jax.Array, allowed: jax.Array) -> 
     return jnp.where(has_any, kept, jnp.where(allowed, logits, -jnp.inf))
 
 
-def choose(logits: jax.Array, settings: SamplingSettings, positions: jax.Array) -> jax.Array:
-    """int32[R]: the most likely token of greedy rows, a drawn one of the others."""
+def choose(
+    logits: jax.Array,
+    settings: SamplingSettings,
+    positions: jax.Array,
+    attempt: jax.Array | None = None,
+) -> jax.Array:
+    """int32[R]: the most likely token of greedy rows, a drawn one of the others.
+
+    `attempt`, int32[], from 1 on, draws with other random numbers than the first time.
+    """
     greedy = first_argmax(logits)
     is_drawn = settings.temperature > 0
     drawn = jax.lax.cond(
-        jnp.any(is_drawn), lambda: _draw(logits, settings, positions), lambda: greedy
+        jnp.any(is_drawn), lambda: _draw(logits, settings, positions, attempt), lambda: greedy
     )
     return jnp.where(is_drawn, drawn, greedy)
 
@@ -203,7 +227,12 @@ def keep_min_p(logits: jax.Array, min_p: jax.Array) -> jax.Array:
     return jnp.where(logits >= floor, logits, -jnp.inf)
 
 
-def _draw(logits: jax.Array, settings: SamplingSettings, positions: jax.Array) -> jax.Array:
+def _draw(
+    logits: jax.Array,
+    settings: SamplingSettings,
+    positions: jax.Array,
+    attempt: jax.Array | None,
+) -> jax.Array:
     """Draw from softmax(logits / temperature), truncated, by inverting its cumulative sum."""
     temperature = jnp.where(settings.temperature > 0, settings.temperature, 1.0)
     scaled = logits / temperature[:, None]
@@ -217,7 +246,7 @@ def _draw(logits: jax.Array, settings: SamplingSettings, positions: jax.Array) -
     padded = jnp.pad(weights, ((0, 0), (0, -weights.shape[1] % _BLOCK)))
     # A barrier: each consumer would compute the exponentials again, in a rounding of its own.
     blocks = jax.lax.optimization_barrier(padded.reshape(weights.shape[0], -1, _BLOCK))
-    first, second = jax.vmap(_uniforms)(settings.seed, positions)
+    first, second = jax.vmap(_uniforms, (0, 0, None))(settings.seed, positions, attempt)
     block = _invert(jnp.sum(blocks, axis=-1), first)
     within = _invert(jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0], second)
     return block * _BLOCK + within
@@ -239,9 +268,13 @@ def _invert(weights: jax.Array, uniform: jax.Array) -> jax.Array:
     return jnp.minimum(passed, last)
 
 
-def _uniforms(seed: jax.Array, position: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Two of float32[] in [0, 1) that (seed uint32[2], position int32[]) alone decides."""
+def _uniforms(
+    seed: jax.Array, position: jax.Array, attempt: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Two of float32[] in [0, 1) that seed uint32[2], position and attempt int32[] alone decide."""
     key = jax.random.fold_in(jax.random.wrap_key_data(seed, impl="threefry2x32"), position)
+    if attempt is not None:
+        key = jax.random.fold_in(key, attempt)
     drawn = jax.random.uniform(key, (2,), jnp.float32)
     return drawn[0], drawn[1]
 

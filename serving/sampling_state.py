@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.ngram_filter import newest_tokens
 from serving.request import SamplingParams
 
 # Below this a temperature divides logits into values that float32 cannot tell apart from greedy.
@@ -37,6 +38,7 @@ class SamplingSettings:
         seed: uint32[R, 2], high and low word.
         is_adjusted: bool[R]; whether penalties, bias or min_tokens change the row's logits.
         wants_logprobs: bool[R].
+        avoids_ngrams: bool[R]; whether the row must not end a forbidden n-gram.
     """
 
     temperature: jax.Array
@@ -50,6 +52,7 @@ class SamplingSettings:
     seed: jax.Array
     is_adjusted: jax.Array
     wants_logprobs: jax.Array
+    avoids_ngrams: jax.Array
 
     def rows(self, slots: jax.Array) -> SamplingSettings:
         """The settings of int32[B] slots, one row for each."""
@@ -60,29 +63,35 @@ class SamplingSettings:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenMemory:
-    """What each slot has seen and may not or should rather say; only adjusted rows are read.
+    """What each slot has seen and may not or should rather say.
+
+    `recent` is read of rows that avoid n-grams, the other fields of adjusted rows.
 
     Attributes:
         counts: int32[slots, V]; how often a token was generated.
         in_prompt: bool[slots, V].
         bias: float32[slots, V].
         stops: bool[slots, V]; the tokens that `min_tokens` forbids.
+        recent: int32[slots, n]; the newest tokens of prompt and generation, the newest last, -1
+            before the first; None where no n-grams are forbidden.
     """
 
     counts: jax.Array
     in_prompt: jax.Array
     bias: jax.Array
     stops: jax.Array
+    recent: jax.Array | None = None
 
     @classmethod
-    def empty(cls, slots: int, vocab_size: int) -> TokenMemory:
-        """All zero."""
+    def empty(cls, slots: int, vocab_size: int, ngram: int | None = None) -> TokenMemory:
+        """Nothing seen yet; `ngram` is the length of n-grams that are forbidden, if any are."""
         shape = (slots, vocab_size)
         return cls(
             counts=jnp.zeros(shape, jnp.int32),
             in_prompt=jnp.zeros(shape, jnp.bool_),
             bias=jnp.zeros(shape, jnp.float32),
             stops=jnp.zeros(shape, jnp.bool_),
+            recent=None if ngram is None else jnp.full((slots, ngram), -1, jnp.int32),
         )
 
     def with_row(self, slot: jax.Array, row: TokenMemory) -> TokenMemory:
@@ -91,6 +100,23 @@ class TokenMemory:
             lambda whole, new: jax.lax.dynamic_update_index_in_dim(whole, new, slot, 0), self, row
         )
         return replaced
+
+    def with_tokens(self, slots: jax.Array, tokens: jax.Array) -> TokenMemory:
+        """This memory when int32[R] `slots` have generated int32[R] `tokens`."""
+        recent = self.recent
+        if recent is not None:
+            newest = jnp.concatenate([recent[slots, 1:], tokens[:, None]], axis=1)
+            recent = recent.at[slots].set(newest)
+        counts = self.counts.at[slots, tokens].add(1)
+        return dataclasses.replace(self, counts=counts, recent=recent)
+
+    def without_tokens(self, slots: jax.Array, tokens: jax.Array) -> TokenMemory:
+        """What `with_tokens` was called on; the oldest of `recent` apart, which nothing reads."""
+        recent = self.recent
+        if recent is not None:
+            recent = recent.at[slots].set(jnp.roll(recent[slots], 1, axis=1))
+        counts = self.counts.at[slots, tokens].add(-1)
+        return dataclasses.replace(self, counts=counts, recent=recent)
 
 
 def is_adjusted(params: SamplingParams) -> bool:
@@ -110,8 +136,12 @@ def memory_row(
     generated: Sequence[int],
     stops: frozenset[int],
     vocab_size: int,
+    ngram: int | None = None,
 ) -> TokenMemory:
-    """The token memory, fields [V], of a request that has generated so much when it starts."""
+    """The token memory, a row of each field, of a request that has generated so much at its start.
+
+    `ngram` is that of `TokenMemory.empty`.
+    """
     counts = np.bincount(np.asarray(generated, np.int64), minlength=vocab_size).astype(np.int32)
     in_prompt = np.zeros(vocab_size, np.bool_)
     in_prompt[np.asarray(prompt, np.int64)] = True
@@ -125,6 +155,9 @@ def memory_row(
         in_prompt=jax.device_put(in_prompt),
         bias=jax.device_put(bias),
         stops=jax.device_put(forbidden),
+        recent=(
+            None if ngram is None else jax.device_put(newest_tokens([*prompt, *generated], ngram))
+        ),
     )
 
 
@@ -149,11 +182,14 @@ class SettingsTable:
             "seed": np.zeros((slots, 2), np.uint32),
             "is_adjusted": np.zeros(slots, np.bool_),
             "wants_logprobs": np.zeros(slots, np.bool_),
+            "avoids_ngrams": np.zeros(slots, np.bool_),
         }
         self._neutral = {name: column[0].copy() for name, column in self._columns.items()}
         self._sent: SamplingSettings | None = None
 
-    def fill(self, slot: int, params: SamplingParams, seed: int) -> None:
+    def fill(
+        self, slot: int, params: SamplingParams, seed: int, *, avoids_ngrams: bool = False
+    ) -> None:
         """Give a slot to a request; `seed` counts modulo 2**64."""
         for name, column in self._columns.items():
             column[slot] = getattr(params, name, 0) if name != "seed" else 0
@@ -164,6 +200,7 @@ class SettingsTable:
         columns["seed"][slot] = ((seed >> 32) & 0xFFFFFFFF, seed & 0xFFFFFFFF)
         columns["is_adjusted"][slot] = is_adjusted(params)
         columns["wants_logprobs"][slot] = params.logprobs is not None
+        columns["avoids_ngrams"][slot] = avoids_ngrams
         self._sent = None
 
     def clear(self, slot: int) -> None:

@@ -17,6 +17,9 @@ DEADLINE = "deadline"
 CONSTRAINT = "constraint"
 """The stop reason of a request whose grammar could not be followed any further."""
 
+NO_TOKEN_LEFT = "no_token"
+"""The stop reason of a request that every next token would have ended a forbidden n-gram for."""
+
 
 class Sequence:
     """A request's host-side state. Used by one thread at a time.
@@ -59,6 +62,11 @@ class Sequence:
     def wants_prompt_logprobs(self) -> bool:
         """Whether the prompt's chunks must be scored."""
         return self.request.params.prompt_logprobs is not None
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether it is `constrain` that gives its tokens: for a grammar, or n-grams to avoid."""
+        return self.matcher is not None or self.request.avoid_ngrams
 
     @property
     def needs_steps(self) -> bool:

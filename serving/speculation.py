@@ -44,10 +44,10 @@ _NEVER = sys.maxsize
 def can_speculate(sequence: Sequence) -> bool:
     """Whether a request's tokens can be sampled ahead of each other and still be the same.
 
-    Penalties count every token before the next is sampled, and a grammar has to know it, so such
-    requests go one by one.
+    Penalties count every token before the next is sampled, a grammar has to know it, and so does
+    the hash of the n-grams to avoid, so such requests go one by one.
     """
-    return sequence.matcher is None and not is_adjusted(sequence.request.params)
+    return not sequence.is_constrained and not is_adjusted(sequence.request.params)
 
 
 @dataclasses.dataclass(slots=True)

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from api.config import ServeConfig
+from api.engine import forbid_ngrams
 from api.guards import Guards
 from api.host import EngineHost
 from api.http import errors
@@ -43,6 +44,7 @@ def create_app(engine: Engine, config: ServeConfig, guards: Guards | None = None
     def load() -> Engine:
         guards.load()
         guards.load_index(engine.model_name, engine.tokenizer)
+        forbid_ngrams(engine, guards)
         return engine
 
     host = EngineHost(load, name)

@@ -46,7 +46,10 @@ class MemorizationOptions(Body):
 
     action: Annotated[
         MemorizationAction,
-        Field(description="annotate names what was recited; block ends the text before."),
+        Field(
+            description="annotate names what was recited; block ends the text before; avoid never "
+            "generates so many training tokens in a row."
+        ),
     ]
     min_tokens: Annotated[
         Annotated[int, Field(ge=MIN_SPAN_TOKENS, le=MAX_SPAN_TOKENS)] | None,

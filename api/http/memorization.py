@@ -7,14 +7,17 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from api.errors import NotReadyError
+from api.errors import SideError
 from api.http.body import JsonRoute
 from api.http.guard_schemas import Body, RecitedSpan, SimilarPassage
 from api.http.responses import json_errors
 from api.service import CompletionService
 from api.text_search import search_text
+from memorization.errors import IndexUnavailableError
 from memorization.policy import MAX_SPAN_TOKENS, MIN_SPAN_TOKENS
 from memorization.tracing import UntracedError
+
+_RETRY_AFTER_S = 1.0
 
 MinTokens = Annotated[int, Field(ge=MIN_SPAN_TOKENS, le=MAX_SPAN_TOKENS)]
 
@@ -34,8 +37,13 @@ class SearchResponse(BaseModel):
 
     min_tokens: int
     tokens: Annotated[int, Field(description="Tokens of the text.")]
-    recited_tokens: int
-    spans: Annotated[list[RecitedSpan], Field(description="In characters of the text.")]
+    recited_tokens: Annotated[
+        int | None, Field(description="null where the index finds near duplicates alone.")
+    ]
+    spans: Annotated[
+        list[RecitedSpan] | None,
+        Field(description="In characters of the text; null where the index finds no runs."),
+    ]
     near_duplicates: Annotated[
         list[SimilarPassage] | None, Field(description="null where the index has none to tell.")
     ]
@@ -56,7 +64,12 @@ def memorization_routes(service: CompletionService) -> APIRouter:
         try:
             found = await search_text(service, body.text, body.min_tokens)
         except UntracedError as error:
-            raise NotReadyError(f"text was not looked up: {error}", retry_after_s=1.0) from None
+            is_away = error.code == IndexUnavailableError.code
+            raise SideError(
+                f"text was not looked up: {error}",
+                code=error.code,
+                retry_after_s=_RETRY_AFTER_S if is_away else None,
+            ) from None
         return SearchResponse.model_validate(found)
 
     return router

@@ -260,7 +260,10 @@ class Choice(BaseModel):
     finish_reason: Literal["stop", "length", "content_filter"]
     stop_reason: Annotated[
         int | str | None,
-        Field(description="The stop text, token id or guard (content_filter) that ended it."),
+        Field(
+            description="The stop text, token id or guard (content_filter) that ended it; no_token "
+            "where memorization.action avoid left none."
+        ),
     ]
     safety: Annotated[
         SafetyReport | None, Field(description="Only where the text was watched.")

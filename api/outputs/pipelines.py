@@ -69,13 +69,18 @@ class MemorizationPipeline:
         return [self._trace(record) for record in records]
 
     def _trace(self, record: OutputRecord) -> Result:
-        spans = self._index.longest_matches(record.token_ids, min_tokens=self._min_tokens)
+        has_runs = self._index.sure_tokens is not None
+        spans = (
+            self._index.longest_matches(record.token_ids, min_tokens=self._min_tokens)
+            if has_runs
+            else []
+        )
         near = near_duplicates_of(self._index, record.text)
         return {
             "status": "done",
             "min_tokens": self._min_tokens,
             "tokens": len(record.token_ids),
-            "recited_tokens": recited_tokens(spans),
+            "recited_tokens": recited_tokens(spans) if has_runs else None,
             "spans": [{"first_token": span.start, **span_dict(span)} for span in spans],
             "near_duplicates": None if near is None else [near_dict(each) for each in near],
         }

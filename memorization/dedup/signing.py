@@ -19,8 +19,8 @@ from memorization.dedup.parameters import DedupParameters
 from memorization.errors import CorpusError
 from memorization.layout import read_json, write_json
 from memorization.rolling_hash import UInt64
-from memorization.shingles import WordHashes, shingle_hashes, split_words
-from memorization.signatures import Signatures, sign_hashes
+from memorization.shingles import shingle_hashes
+from memorization.signatures import Signatures, sign_set
 
 _SIGNATURES = "signatures.bin"
 _SHINGLES = "shingles.bin"
@@ -108,11 +108,10 @@ def _sign_rest(
     parameters: DedupParameters,
     on_characters: Callable[[int], None],
 ) -> None:
-    words = WordHashes()
     shingles = state["bytes"].get(_SHINGLES, 0) // 8
     since = 0
     for document in itertools.islice(read_corpus(files), state["documents"], None):
-        shingles += _append(document, out, words, shingles, parameters)
+        shingles += _append(document, out, shingles, parameters)
         state["documents"] += 1
         state["characters"] += len(document.text)
         since += len(document.text)
@@ -126,20 +125,16 @@ def _sign_rest(
 
 
 def _append(
-    document: Document,
-    out: GrowingFiles,
-    words: WordHashes,
-    shingles: int,
-    parameters: DedupParameters,
+    document: Document, out: GrowingFiles, shingles: int, parameters: DedupParameters
 ) -> int:
     """Append what is kept of a document; returns the number of its shingles."""
     found = np.empty(0, np.uint64)
-    signature = np.zeros((1, parameters.num_perm), np.uint32)
+    signature = np.zeros(parameters.num_perm, np.uint32)
     if parameters.near:
-        hashes = shingle_hashes(split_words(document.text), parameters.shingle_words, words)
+        _, hashes = shingle_hashes(document.text, parameters.shingle_words)
         found = np.unique(hashes)
         if found.size:
-            signature = sign_hashes(found[None, :], parameters.num_perm)
+            signature = sign_set(found, parameters.num_perm)
     digest = hashlib.blake2b(document.text.encode(), digest_size=16).digest()
     name = [document.id, document.title, document.source]
     out.write(_SIGNATURES, signature.tobytes())

@@ -1,6 +1,7 @@
 import pytest
 
-from api.errors import AuthenticationError, DeadlineError, NotReadyError, reply_to
+from api.errors import AuthenticationError, DeadlineError, NotReadyError, SideError, reply_to
+from memorization.errors import IndexUnavailableError, TrainingIndexError
 from model.errors import ConfigError
 from serving.errors import (
     ContextLengthError,
@@ -22,6 +23,8 @@ from serving.errors import (
         (OverloadedError("full", retry_after_s=2.5), 429, "RESOURCE_EXHAUSTED"),
         (NotReadyError("loading", retry_after_s=1), 503, "UNAVAILABLE"),
         (EngineStoppedError("stopped"), 503, "UNAVAILABLE"),
+        (SideError("bad", code=TrainingIndexError.code), 400, "INVALID_ARGUMENT"),
+        (SideError("away", code=IndexUnavailableError.code), 503, "UNAVAILABLE"),
         (DeadlineError("late"), 504, "DEADLINE_EXCEEDED"),
         (EngineCrashedError("broken"), 500, "INTERNAL"),
         (ConfigError("inside"), 500, "INTERNAL"),

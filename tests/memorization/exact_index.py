@@ -4,19 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from memorization.errors import IndexUnavailableError, TrainingIndexError
 from memorization.index import NearDuplicate, Occurrence, Span
+from memorization.ngram_filter import NgramFilter, empty_words, insert
+from memorization.rolling_hash import kgram_hashes
 
 
 class ExactIndex:
     """Holds documents of token ids; `is_away` makes its store not answer."""
 
     tokenizer_identity = "test"
+    sure_tokens: int | None = 1
 
-    def __init__(self, documents: Sequence[Sequence[int]] = ()) -> None:
+    def __init__(self, documents: Sequence[Sequence[int]] = (), ngram: int | None = None) -> None:
+        self.ngram = ngram
         self.documents = [list(document) for document in documents]
         self.is_away = False
         self.queries = 0
+
+    def ngrams(self) -> NgramFilter | None:
+        if self.ngram is None:
+            return None
+        words = empty_words(1024)
+        for document in self.documents:
+            insert(words, kgram_hashes(np.asarray(document, np.int64), self.ngram))
+        return NgramFilter(words=words, ngram=self.ngram, hash_bits=64, guarantee_tokens=self.ngram)
 
     def longest_matches(
         self, tokens: Sequence[int], *, min_tokens: int = 1, max_occurrences: int = 10

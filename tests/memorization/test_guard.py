@@ -106,7 +106,7 @@ def test_tokens_of_overlapping_runs_are_counted_once():
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"action": "avoidance"}, ["action='avoidance'", "annotate"]),
+        ({"action": "erase"}, ["action='erase'", "avoid"]),
         ({"min_tokens": MIN_SPAN_TOKENS - 1}, [f"min_tokens={MIN_SPAN_TOKENS - 1}", "8"]),
         ({"min_tokens": MAX_SPAN_TOKENS + 1}, [f"min_tokens={MAX_SPAN_TOKENS + 1}", "1024"]),
     ],

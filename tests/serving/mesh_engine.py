@@ -28,6 +28,7 @@ from serving.program_set import _Shapes
 from serving.request import GenerationRequest
 from serving.runner import Runner
 from serving.sharding import Sharding
+from tests.serving.forbidding import ended, filter_of, ngrams_of
 from tests.serving.stepping import Driver, request
 
 CONTEXT = 32
@@ -65,13 +66,15 @@ CASES = {
     "odd 2d/heads 2,2,2": ("odd", "2d/heads", (2, 2, 2)),
     "grouped 2d/batch 2,4,1": ("grouped", "2d/batch", (2, 4, 1)),
 }
+# A third of all bigrams is forbidden to some requests, so that they choose again all the time.
+FORBIDDEN = [tuple(pair) for pair in np.random.default_rng(1).integers(0, 53, (1000, 2)).tolist()]
 _COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute")
 
 
 def requests(vocab_size: int) -> list[GenerationRequest]:
     """Greedy and seeded, adjusted and not, some with a common beginning, more than there are slots.
 
-    Two of them outgrow `FEW_PAGES`.
+    A third avoids `FORBIDDEN`; two outgrow `FEW_PAGES`.
     """
     common = tuple(range(3, 15))
     asked = []
@@ -89,6 +92,7 @@ def requests(vocab_size: int) -> list[GenerationRequest]:
                 frequency_penalty=0.5 if index % 5 == 0 else 0.0,
                 logprobs=3 if index % 4 == 0 else None,
                 prompt_logprobs=1 if index == 7 else None,
+                avoid_ngrams=index % 3 == 1,
             )
         )
     return asked
@@ -107,13 +111,22 @@ class Served:
         """All requests at once."""
         core = EngineCore(self.runner, None, dataclasses.replace(self.engine, kv_pages=kv_pages))
         driver = Driver(core)
-        for each in requests(self.vocab_size):
+        asked = requests(self.vocab_size)
+        for each in asked:
             driver.submit(each)
         driver.run()
-        outputs = [driver.output(each.request_id) for each in requests(self.vocab_size)]
+        outputs = [driver.output(each.request_id) for each in asked]
         stats = core.stats()
         return {
             "tokens": [output.token_ids for output in outputs],
+            "forbidden": {
+                str(avoids): sum(
+                    len(ended(each.prompt_token_ids, output.token_ids, 2) & ngrams_of(FORBIDDEN, 2))
+                    for each, output in zip(asked, outputs, strict=True)
+                    if each.avoid_ngrams == avoids
+                )
+                for avoids in (False, True)
+            },
             "logprobs": [
                 token.logprob
                 for output in outputs
@@ -129,7 +142,9 @@ def make_runner(config: PaLMConfig, engine: EngineConfig, sharding: Sharding | N
     """A runner of random weights, not ready."""
     params = init_parameters(config, jax.random.key(0))
     model = LanguageModel.of_palm("tiny", config, params, "float32", "none", sharding)
-    return Runner(model, engine)
+    runner = Runner(model, engine)
+    runner.forbid(filter_of(FORBIDDEN, 2))
+    return runner
 
 
 def a_layer(served: Served, config: PaLMConfig, sharding: Sharding) -> dict[str, int]:
@@ -137,7 +152,9 @@ def a_layer(served: Served, config: PaLMConfig, sharding: Sharding) -> dict[str,
     shallow = dataclasses.replace(config, num_layers=config.num_layers - 1)
     runner = make_runner(shallow, served.engine, sharding)
     slots = served.engine.max_slots + 1
-    shapes = _Shapes(runner.model, runner.buckets, slots, runner.num_pages, "float32")
+    shapes = _Shapes(
+        runner.model, runner.buckets, slots, runner.num_pages, "float32", runner._ngrams
+    )
     fewer = shapes.lower_decode(runner.buckets.batches[-1], CONTEXT).compile()
     more = served.runner._programs.decode[runner.buckets.batches[-1], CONTEXT]
     return dict(collectives(more.as_text()) - collectives(fewer.as_text()))

@@ -43,13 +43,17 @@ class Driver:
 
 
 def request(
-    request_id: str = "a", prompt: tuple[int, ...] = (30, 31, 32), **params: object
+    request_id: str = "a",
+    prompt: tuple[int, ...] = (30, 31, 32),
+    avoid_ngrams: bool = False,
+    **params: object,
 ) -> GenerationRequest:
     """A request that goes on to `max_tokens` unless told otherwise."""
     settings = {"ignore_eos": True, "temperature": 0.0, **params}
     return GenerationRequest(
         request_id=request_id,
         prompt_token_ids=prompt,
+        avoid_ngrams=avoid_ngrams,
         params=SamplingParams(**settings),  # type: ignore[arg-type]
     )
 

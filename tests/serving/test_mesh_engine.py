@@ -62,6 +62,13 @@ def test_a_request_that_gives_its_pages_up_ends_with_the_same_tokens(on_eight_de
     assert found["few"]["tokens"] == on_eight_devices[found["model"]]["tokens"]
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_no_forbidden_ngram_is_said_on_the_mesh(on_eight_devices, case):
+    forbidden = on_eight_devices[case]["enough"]["forbidden"]
+    assert forbidden["True"] == 0
+    assert forbidden["False"] > 0
+
+
 def a_layer(found, case: str) -> Counter[tuple[str, tuple[int, ...]]]:
     """(operation, shape of an array without axes of size 1) to how often."""
     counted: Counter[tuple[str, tuple[int, ...]]] = Counter()
