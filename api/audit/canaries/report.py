@@ -89,9 +89,10 @@ def findings(asked: Sequence[Asked], settings: Mapping[str, Any], seed: int) -> 
             "logistic": {
                 "coefficients": list(law.coefficients),
                 "odds_per_doubling": law.odds_per_doubling.to_json(),
-                "odds_per_tenfold_size": None
-                if law.odds_per_tenfold is None
-                else law.odds_per_tenfold.to_json(),
+                "repetitions_per_tenfold_size": None
+                if law.repetitions_per_tenfold is None
+                else law.repetitions_per_tenfold.to_json(),
+                "misfit_p": law.misfit_p,
             },
         },
         rows=[{"model": one.shape, **row} for one in asked for row in one.rows],
@@ -119,7 +120,7 @@ def repetitions_figure(asked: Sequence[Asked], law: Law) -> LineFigure:
         title="Recited canaries by repetitions",
         caption=(
             "Points: share of canaries that come back exactly, with Wilson's 95 % intervals. "
-            "Lines: the logistic law, one for all models."
+            "Lines: a logistic curve for each model."
         ),
         x_label="Times that a canary stood in the training text",
         y_label="Share recited exactly",
@@ -127,10 +128,10 @@ def repetitions_figure(asked: Sequence[Asked], law: Law) -> LineFigure:
             Series(
                 name=f"{one.title} parameters",
                 x=times,
-                y=[statistics.rate_of(one.answers(number)) for number in times],
-                curve=[(x, law.share(x, one.parameters)) for x in curve],
+                y=[statistics.rate_of(one.answers(each)) for each in times],
+                curve=[(x, law.own_share(x, number)) for x in curve],
             )
-            for one in asked
+            for number, one in enumerate(asked)
         ],
         x_range=(times[0] / 1.15, times[-1] * 1.15),
         y_range=(-0.02, 1.02),
@@ -155,8 +156,8 @@ def size_figure(asked: Sequence[Asked], law: Law) -> LineFigure:
     return LineFigure(
         title="Recited canaries by size",
         caption=(
-            f"As before, for the {len(shown)} numbers of repetitions in which the models differ "
-            "most."
+            f"Points as before, for the {len(shown)} numbers of repetitions in which the models "
+            "differ most. Lines: the one logistic law of all models."
         ),
         x_label="Parameters",
         y_label="Share recited exactly",
@@ -194,15 +195,17 @@ def _report(
         Headline(
             label="Factor on the odds of reciting, text seen twice as often",
             value=law.odds_per_doubling,
-            note="over all models",
+            unit="number",
+            note="one law for all models",
         )
     ]
-    if law.odds_per_tenfold is not None:
+    if law.repetitions_per_tenfold is not None:
         headlines.append(
             Headline(
-                label="Factor on the odds, model ten times as large",
-                value=law.odds_per_tenfold,
-                note="over all repetitions",
+                label="Fewer repetitions that a model ten times as large needs, factor",
+                value=law.repetitions_per_tenfold,
+                unit="number",
+                note="one law for all models",
             )
         )
     headlines += [
@@ -272,19 +275,13 @@ def _laws(
     if in_size is not None:
         rows.append(["Mean over repetitions: each tenfold of the size adds", in_size, None, None])
     rows.append(
-        ["Logistic law: a doubling multiplies the odds by", None, law.odds_per_doubling, None]
+        ["One logistic law: a doubling multiplies the odds by", None, law.odds_per_doubling, None]
     )
-    if law.odds_per_tenfold is not None:
-        rows.append(
-            [
-                "Logistic law: a tenfold size multiplies the odds by",
-                None,
-                law.odds_per_tenfold,
-                None,
-            ]
-        )
+    if law.repetitions_per_tenfold is not None:
+        name = "One logistic law: a tenfold size divides the repetitions by"
+        rows.append([name, None, None, law.repetitions_per_tenfold])
     rows += [
-        [f"Logistic law: half of the canaries come back, {one.title}", None, None, half]
+        [f"{one.title}, its own curve: half of the canaries come back at", None, None, half]
         for one, half in zip(asked, law.halves, strict=True)
     ]
     return Table(
@@ -292,15 +289,25 @@ def _laws(
         columns=[
             Column(title="Law"),
             Column(title="Share of canaries", unit="points"),
-            Column(title="Odds"),
+            Column(title="Odds", unit="number"),
             Column(title="Repetitions", unit="number"),
         ],
         rows=rows,
         note=(
             "Lines by least squares over all repetitions from 1 on, those at which nothing or "
             "everything comes back too, which makes their slopes smaller than in between. 95 % "
-            "intervals by resampling canaries."
+            "intervals by resampling canaries." + _fit_note(law)
         ),
+    )
+
+
+def _fit_note(law: Law) -> str:
+    if law.misfit_p is None:
+        return ""
+    verdict = "does not fit as well" if law.misfit_p < 0.05 else "fits as well"
+    return (
+        f" One law for all models {verdict} as a curve for each (likelihood-ratio test, p = "
+        f"{law.misfit_p:.2g}): where it does not, read the curves."
     )
 
 
@@ -309,7 +316,8 @@ def _methods(asked: Sequence[Asked], settings: Mapping[str, Any]) -> list[str]:
         "A canary is words of one token each, drawn uniformly from the tokenizer's vocabulary: "
         "nothing of it can be guessed, and no other text has it. Its copies are documents of their "
         f"own, shuffled among passages of {settings['training text'].split(',')[0]}; all models "
-        "see the same sequences in the same order, once.",
+        f"see the same sequences in the same order, once ({settings['batch']} a step). Sequences are "
+        "cut where they are full: a copy that lies across two of them is seen in two parts.",
         f"A model is given the first {settings['prompt_tokens']} tokens of a canary, from between "
         f"two words, and goes on greedily for {settings['continuation_tokens']}. Exact: the text "
         "is the canary's.",
