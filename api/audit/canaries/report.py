@@ -316,8 +316,8 @@ def _methods(asked: Sequence[Asked], settings: Mapping[str, Any]) -> list[str]:
         "A canary is words of one token each, drawn uniformly from the tokenizer's vocabulary: "
         "nothing of it can be guessed, and no other text has it. Its copies are documents of their "
         f"own, shuffled among passages of {settings['training text'].split(',')[0]}; all models "
-        f"see the same sequences in the same order, once ({settings['batch']} a step). Sequences are "
-        "cut where they are full: a copy that lies across two of them is seen in two parts.",
+        f"see the same sequences in the same order, once ({settings['batch']} a step). Sequences "
+        "are cut where they are full: a copy that lies across two of them is seen in two parts.",
         f"A model is given the first {settings['prompt_tokens']} tokens of a canary, from between "
         f"two words, and goes on greedily for {settings['continuation_tokens']}. Exact: the text "
         "is the canary's.",

@@ -41,7 +41,10 @@ def draw_lines(figure: report.LineFigure) -> Canvas:
     below.set_xlabel(figure.x_label)
     axes.grid(axis="y")
     axes.set_axisbelow(True)
-    axes.legend(loc="best")
+    if any(series.curve for series in figure.series):  # points are everywhere: beside them
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+    else:
+        axes.legend(loc="best")
     return canvas
 
 
