@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 
 from api.audit.canaries.config import CanariesConfig
-from api.audit.canaries.report import Asked, findings
+from api.audit.canaries.figures import Asked
+from api.audit.canaries.report import findings
 from api.audit.canaries.training import trained_model, training_config, write_text
 from api.audit.config import RunConfig, TargetConfig
 from api.audit.folder import RunFolder

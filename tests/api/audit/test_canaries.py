@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from api.audit.canaries.config import CanariesConfig, TrainedConfig
+from api.audit.canaries.figures import Asked
 from api.audit.canaries.laws import (
     Outcomes,
     logistic_law,
     slope_in_repetitions,
     slope_in_size,
 )
-from api.audit.canaries.report import Asked, findings
+from api.audit.canaries.report import findings
 from api.audit.canaries.training import training_config, write_text
 from api.audit.folder import RunFolder
 from api.audit.rendering.standalone import standalone_svg
