@@ -23,6 +23,8 @@ from safety.scorers.base import Scorer
 from safety.text_generator import TextGenerator
 
 FORMAT = 1
+REPORT = "report.html"
+"""Written last, when all else of a run is there."""
 
 
 async def run_audit(
@@ -103,7 +105,7 @@ def write_findings(
         _write_parquet(folder.path / "results.parquet", findings.rows)
     summary = {**identity, "talipot": version(), "metrics": findings.metrics}
     folder.write("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    return folder.write("report.html", render(findings.report, Provenance.of(identity)))
+    return folder.write(REPORT, render(findings.report, Provenance.of(identity)))
 
 
 def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

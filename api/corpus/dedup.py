@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from api.audit.folder import RunFolder
-from api.audit.run import FORMAT, write_findings
+from api.audit.run import FORMAT, REPORT, write_findings
 from api.corpus.config import DedupConfig
 from api.corpus.dedup_report import findings
 from api.corpus.terminal import corpus_progress
@@ -19,7 +19,6 @@ from model.checkpoint import resolve_model
 from model.tokenizer import load_tokenizer
 
 CORPUS = "corpus.jsonl"
-_REPORT = "report.html"
 _WORK = "work"
 
 
@@ -35,8 +34,8 @@ def run_dedup(config: DedupConfig) -> str:
     corpus = [Path(path) for path in config.corpus]
     identity = _identity(corpus, parameters, tokenizer_identity(tokenizer))
     with RunFolder(config.out, identity) as folder:
-        if (folder.path / _REPORT).exists():
-            return f"was complete already: {folder.path / CORPUS}, {folder.path / _REPORT}"
+        if (folder.path / REPORT).exists():
+            return f"was complete already: {folder.path / CORPUS}, {folder.path / REPORT}"
         with corpus_progress() as (on_characters, on_phase):
             result = deduplicate(
                 corpus,

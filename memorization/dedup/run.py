@@ -5,7 +5,7 @@
     WORK/index/     suffix arrays of those, by `memorization.build`
 
 Stopped at any moment, the same call goes on with the part that it was in. Memory grows with the
-number of documents (about 100 bytes for each) and with `shard_tokens`, not with the text.
+number of documents (some 500 bytes for each) and with `shard_tokens`, not with the text.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from api.errors import AuditError
 from memorization.build import build_index
 from memorization.layout import IndexParameters
 from memorization.opening import open_index
-from memorization.studies.passages import Cut, Passage
+from memorization.studies.passages import Cut, Passage, draw_passages
 from model.checkpoint import load_pretrained
 from model.errors import ConfigError
 from safety.text_generator import Sampling
@@ -124,17 +124,19 @@ def test_passages_of_a_corpus_are_asked_counted_and_reported(tmp_path, target, t
 
 def test_bins_and_free_samples_are_drawn_traced_and_shown(tmp_path, target, tiny_model):
     tokenizer = load_pretrained(tiny_model).tokenizer
+    held_out = write_jsonl(tmp_path / "heldout.jsonl", corpus(3, words=120, seed=1))
+    cut = Cut(prompt_tokens=(5,), continuation_tokens=1)
+    drawn = draw_passages([held_out], tokenizer, cut, count=6, seed=0)
+    prompts = [passage.prompts[0] for passage in drawn]
 
     async def ask():
         async with open_generator(target, print) as generator:
-            params = Sampling(max_tokens=60, temperature=0)
-            ((said,),) = await generator.generate(PROMPTS[:1], params)
-            return said.text
+            params = Sampling(max_tokens=16, temperature=0)
+            return [found[0].text for found in await generator.generate(prompts[:3], params)]
 
-    # A training text that has what the model says anyway, so that something is recited.
-    records = [*corpus(4, words=120), {"id": "said", "title": "Said", "text": asyncio.run(ask())}]
-    training = write_jsonl(tmp_path / "training.jsonl", records)
-    held_out = write_jsonl(tmp_path / "heldout.jsonl", corpus(3, words=120, seed=1))
+    # Training text that has what the model says after half of the prompts.
+    said = [{"id": f"said-{n}", "text": text} for n, text in enumerate(asyncio.run(ask()))]
+    training = write_jsonl(tmp_path / "training.jsonl", [*corpus(4, words=120), *said])
     build_index([training], tokenizer, tmp_path / "index", IndexParameters(near=False))
     config = MemorizationConfig(
         data=training,
@@ -159,6 +161,8 @@ def test_bins_and_free_samples_are_drawn_traced_and_shown(tmp_path, target, tiny
         spans = index.longest_matches(tokenizer.encode(row["continuation"]), min_tokens=4)
         assert row["longest_run"] == max((span.length for span in spans), default=0)
         assert row["recited_tokens"] <= row["tokens"]
+    assert all(row["longest_run"] == row["tokens"] > 0 for row in rows[9:12])
+    assert rows[9]["documents"]
     metrics = summary(tmp_path / "run")["free_samples"]
     assert metrics["extracted"]["value"] == sum(row["longest_run"] > 0 for row in rows[-6:]) / 6
     page = (tmp_path / "run" / "report.html").read_text()

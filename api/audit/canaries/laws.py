@@ -6,19 +6,22 @@ logistic law
 
     log odds = a + b log2(repetitions) + c log10(parameters)
 
-is fitted, which is such a line wherever the share is neither. Intervals are at 95 %, by resampling
-canaries within their repetitions; a canary goes with its answers of all models, as they saw the
-same text in the same order.
+is fitted, which is such a line wherever the share is neither; and for each model a logistic curve
+of its own, so that it shows where one law for all does not fit. Intervals are at 95 %, by
+resampling canaries within their repetitions; a canary goes with its answers of all models, as they
+saw the same text in the same order.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
+import scipy.stats
 from numpy.typing import NDArray
 
 from safety.audits import statistics
@@ -52,21 +55,31 @@ class Law:
     Attributes:
         coefficients: (a, b, c).
         odds_per_doubling: Factor on the odds when a text is seen twice as often, exp(b).
-        odds_per_tenfold: Factor on the odds in a model of ten times the size, exp(c); None for a
-            single model.
-        halves: For each model, how often a text must be seen for a chance of one half; NaN where
-            the law puts that outside of the repetitions that were tried.
+        repetitions_per_tenfold: Factor by which a model of ten times the size needs fewer
+            repetitions for the same share, 2^(c / b); None for a single model.
+        misfit_p: p-value of a likelihood-ratio test of one law for all models against a curve for
+            each; None for a single model.
+        curves: (a, b) of each model's own curve.
+        halves: For each model's own curve, how often a text must be seen for a chance of one half;
+            NaN where that is outside of the repetitions that were tried.
     """
 
     coefficients: tuple[float, float, float]
     odds_per_doubling: Estimate
-    odds_per_tenfold: Estimate | None
+    repetitions_per_tenfold: Estimate | None
+    misfit_p: float | None
+    curves: tuple[tuple[float, float], ...]
     halves: tuple[Estimate, ...]
 
     def share(self, repetitions: float, parameters: int) -> float:
-        """The share that the law expects."""
+        """The share that the law of all models expects."""
         a, b, c = self.coefficients
-        return 1 / (1 + math.exp(-(a + b * math.log2(repetitions) + c * math.log10(parameters))))
+        return _share(a + b * math.log2(repetitions) + c * math.log10(parameters))
+
+    def own_share(self, repetitions: float, model: int) -> float:
+        """The share that a model's own curve expects."""
+        a, b = self.curves[model]
+        return _share(a + b * math.log2(repetitions))
 
 
 def slope_in_repetitions(outcomes: Outcomes, model: int, seed: int) -> Estimate:
@@ -93,38 +106,88 @@ def slope_in_size(outcomes: Outcomes, seed: int) -> Estimate:
 
 
 def logistic_law(outcomes: Outcomes, seed: int) -> Law:
-    """Fit the law; a single model has no c."""
-    repetitions = np.log2(list(outcomes.answers))
-    sizes = np.log10(outcomes.parameters)
-
-    first, last = min(outcomes.answers), max(outcomes.answers)
-    known: dict[bytes, NDArray[np.float64]] = {}
-
-    def fitted(*answers: Answers) -> NDArray[np.float64]:
-        # Every estimate is made from the same resamples.
-        hits = np.stack([one.sum(axis=0) for one in answers])
-        key = hits.tobytes()
-        if key not in known:
-            known[key] = _fit(repetitions, sizes, [len(one) for one in answers], hits)
-        return known[key]
-
-    def estimate(pick: int, model: int | None = None) -> Estimate:
-        def value(*answers: Answers) -> float:
-            a, b, c = fitted(*answers)
-            if model is None:
-                return float(np.exp((b, c)[pick]))
-            half = 2 ** min(float(-(a + c * sizes[model]) / b), 1000.0) if b > 0 else math.inf
-            return half if first <= half <= last else math.nan
-
-        return statistics.statistic(_groups(outcomes), value, seed)
-
+    """Fit the law of all models, and each one's own curve."""
+    fits = _Fits(outcomes)
     groups = _groups(outcomes)
-    a, b, c = fitted(*groups)
+    models = range(len(outcomes.parameters))
+    is_alone = len(models) == 1
+    first, last = min(outcomes.answers), max(outcomes.answers)
+
+    def doubling(*answers: Answers) -> float:
+        return float(np.exp(fits.law(answers)[1]))
+
+    def tenfold(*answers: Answers) -> float:
+        _, b, c = fits.law(answers)
+        return float(2 ** (c / b)) if b > 0 else math.nan
+
+    def half(model: int, *answers: Answers) -> float:
+        a, b = fits.curve(answers, model)
+        if b <= 0:
+            return math.nan
+        found = float(2 ** min(-a / b, 1000.0))
+        return found if first <= found <= last else math.nan
+
+    a, b, c = fits.law(groups).tolist()
     return Law(
-        coefficients=(float(a), float(b), float(c)),
-        odds_per_doubling=estimate(0),
-        odds_per_tenfold=estimate(1) if len(sizes) > 1 else None,
-        halves=tuple(estimate(0, model) for model in range(len(sizes))),
+        coefficients=(a, b, c),
+        odds_per_doubling=statistics.statistic(groups, doubling, seed),
+        repetitions_per_tenfold=None if is_alone else statistics.statistic(groups, tenfold, seed),
+        misfit_p=None if is_alone else fits.misfit_p(groups),
+        curves=tuple(fits.curve(groups, model) for model in models),
+        halves=tuple(
+            statistics.statistic(groups, functools.partial(half, model), seed) for model in models
+        ),
+    )
+
+
+class _Fits:
+    """Fits to resamples; each is fitted once, as every estimate is made from the same ones."""
+
+    def __init__(self, outcomes: Outcomes) -> None:
+        self._repetitions = np.log2(list(outcomes.answers))
+        self._sizes = np.log10(outcomes.parameters)
+        self._known: dict[tuple[int | None, bytes], NDArray[np.float64]] = {}
+
+    def law(self, answers: Sequence[Answers]) -> NDArray[np.float64]:
+        """(a, b, c) of the law of all models."""
+        return self._fit(answers, None)
+
+    def curve(self, answers: Sequence[Answers], model: int) -> tuple[float, float]:
+        """(a, b) of a model's own curve."""
+        a, b, c = self._fit(answers, model).tolist()
+        return a + c * float(self._sizes[model]), b
+
+    def misfit_p(self, answers: Sequence[Answers]) -> float:
+        """Of a likelihood-ratio test of the law against the curves."""
+        a, b, c = self.law(answers)
+        gain = 0.0
+        for model, size in enumerate(self._sizes.tolist()):
+            own_a, own_b = self.curve(answers, model)
+            hits = [one[:, model] for one in answers]
+            gain += _log_likelihood(own_a + own_b * self._repetitions, hits)
+            gain -= _log_likelihood(a + b * self._repetitions + c * size, hits)
+        freedom = 2 * len(self._sizes) - 3
+        return float(scipy.stats.chi2.sf(2 * max(0.0, gain), freedom))
+
+    def _fit(self, answers: Sequence[Answers], model: int | None) -> NDArray[np.float64]:
+        some = slice(None) if model is None else slice(model, model + 1)
+        hits = np.stack([one[:, some].sum(axis=0) for one in answers])
+        key = model, hits.tobytes()
+        if key not in self._known:
+            counts = [len(one) for one in answers]
+            self._known[key] = _fit(self._repetitions, self._sizes[some], counts, hits)
+        return self._known[key]
+
+
+def _share(log_odds: float) -> float:
+    return 1 / (1 + math.exp(-max(-700.0, log_odds)))
+
+
+def _log_likelihood(log_odds: NDArray[np.float64], hits: Sequence[NDArray[np.float64]]) -> float:
+    """Of answers whose log odds are given by their repetitions."""
+    return -sum(
+        float(np.logaddexp(0, np.where(one > 0, -odds, odds)).sum())
+        for odds, one in zip(log_odds.tolist(), hits, strict=True)
     )
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from api.audit.canaries.figures import (
+    Asked,
+    repetitions_figure,
+    repetitions_of,
+    size_figure,
+)
 from api.audit.canaries.laws import (
     Law,
     Outcomes,
@@ -22,44 +27,11 @@ from safety.audits.report import (
     Column,
     Estimate,
     Headline,
-    LineFigure,
     Report,
     Section,
-    Series,
     Table,
 )
 from safety.audits.units import Findings
-
-_CURVE_POINTS = 60
-_LINES_BY_SIZE = 5
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Asked:
-    """A model and what it made of the canaries.
-
-    Attributes:
-        shape: Its name.
-        parameters: Its parameters.
-        rows: One for each canary, in one order for all models: those of `audit memorization`.
-    """
-
-    shape: str
-    parameters: int
-    rows: Sequence[Mapping[str, Any]]
-
-    def answers(self, repetitions: int, *, nearly: bool = False) -> list[bool]:
-        """Whether each canary of so many repetitions was recited."""
-        return [
-            row["edits"] <= MAX_EDITS if nearly else row["is_exact"]
-            for row in self.rows
-            if row["occurrences"] == repetitions
-        ]
-
-    @property
-    def title(self) -> str:
-        """As people read it."""
-        return f"{self.parameters / 1e6:.2g} M"
 
 
 def findings(asked: Sequence[Asked], settings: Mapping[str, Any], seed: int) -> Findings:
@@ -78,7 +50,7 @@ def findings(asked: Sequence[Asked], settings: Mapping[str, Any], seed: int) -> 
                             "exact": statistics.rate_of(one.answers(times)).to_json(),
                             "near_by_edits": _near(one, times).to_json(),
                         }
-                        for times in _repetitions(asked)
+                        for times in repetitions_of(asked)
                     },
                     "share_per_doubling": slope.to_json(),
                     "repetitions_for_half": half.to_json(),
@@ -89,9 +61,10 @@ def findings(asked: Sequence[Asked], settings: Mapping[str, Any], seed: int) -> 
             "logistic": {
                 "coefficients": list(law.coefficients),
                 "odds_per_doubling": law.odds_per_doubling.to_json(),
-                "odds_per_tenfold_size": None
-                if law.odds_per_tenfold is None
-                else law.odds_per_tenfold.to_json(),
+                "repetitions_per_tenfold_size": None
+                if law.repetitions_per_tenfold is None
+                else law.repetitions_per_tenfold.to_json(),
+                "misfit_p": law.misfit_p,
             },
         },
         rows=[{"model": one.shape, **row} for one in asked for row in one.rows],
@@ -105,78 +78,10 @@ def outcomes_of(asked: Sequence[Asked]) -> Outcomes:
         parameters=tuple(one.parameters for one in asked),
         answers={
             times: np.stack([one.answers(times) for one in asked], axis=1).astype(np.float64)
-            for times in _repetitions(asked)
+            for times in repetitions_of(asked)
             if times
         },
     )
-
-
-def repetitions_figure(asked: Sequence[Asked], law: Law) -> LineFigure:
-    """Rates by repetitions, a series for each model, with the law."""
-    times = [number for number in _repetitions(asked) if number]
-    curve = np.geomspace(times[0], times[-1], _CURVE_POINTS).tolist()
-    return LineFigure(
-        title="Recited canaries by repetitions",
-        caption=(
-            "Points: share of canaries that come back exactly, with Wilson's 95 % intervals. "
-            "Lines: the logistic law, one for all models."
-        ),
-        x_label="Times that a canary stood in the training text",
-        y_label="Share recited exactly",
-        series=[
-            Series(
-                name=f"{one.title} parameters",
-                x=times,
-                y=[statistics.rate_of(one.answers(number)) for number in times],
-                curve=[(x, law.share(x, one.parameters)) for x in curve],
-            )
-            for one in asked
-        ],
-        x_range=(times[0] / 1.15, times[-1] * 1.15),
-        y_range=(-0.02, 1.02),
-        has_log_x=True,
-    )
-
-
-def size_figure(asked: Sequence[Asked], law: Law) -> LineFigure:
-    """Rates by size, a series for each number of repetitions around which they rise."""
-    sizes = [one.parameters for one in asked]
-    curve = np.geomspace(min(sizes), max(sizes), _CURVE_POINTS).tolist()
-    rates = {
-        times: [statistics.rate_of(one.answers(times)) for one in asked]
-        for times in _repetitions(asked)
-        if times
-    }
-    spread = {
-        times: max(r.value for r in some) - min(r.value for r in some)
-        for times, some in rates.items()
-    }
-    shown = sorted(sorted(rates, key=lambda times: -spread[times])[:_LINES_BY_SIZE])
-    return LineFigure(
-        title="Recited canaries by size",
-        caption=(
-            f"As before, for the {len(shown)} numbers of repetitions in which the models differ "
-            "most."
-        ),
-        x_label="Parameters",
-        y_label="Share recited exactly",
-        series=[
-            Series(
-                name=f"{times} times",
-                x=sizes,
-                y=rates[times],
-                curve=[(x, law.share(times, int(x))) for x in curve],
-            )
-            for times in shown
-        ],
-        x_range=(min(sizes) / 1.2, max(sizes) * 1.2),
-        y_range=(-0.02, 1.02),
-        has_log_x=True,
-    )
-
-
-def _repetitions(asked: Sequence[Asked]) -> list[int]:
-    return sorted({row["occurrences"] for row in asked[0].rows})
 
 
 def _near(one: Asked, times: int) -> Estimate:
@@ -194,15 +99,17 @@ def _report(
         Headline(
             label="Factor on the odds of reciting, text seen twice as often",
             value=law.odds_per_doubling,
-            note="over all models",
+            unit="number",
+            note="one law for all models",
         )
     ]
-    if law.odds_per_tenfold is not None:
+    if law.repetitions_per_tenfold is not None:
         headlines.append(
             Headline(
-                label="Factor on the odds, model ten times as large",
-                value=law.odds_per_tenfold,
-                note="over all repetitions",
+                label="Fewer repetitions that a model ten times as large needs, factor",
+                value=law.repetitions_per_tenfold,
+                unit="number",
+                note="one law for all models",
             )
         )
     headlines += [
@@ -239,7 +146,7 @@ def _report(
 
 def _rates(asked: Sequence[Asked]) -> Table:
     rows: list[list[Cell]] = []
-    for times in _repetitions(asked):
+    for times in repetitions_of(asked):
         cells: list[Cell] = [times, len(asked[0].answers(times))]
         for one in asked:
             cells += [statistics.rate_of(one.answers(times)), _near(one, times)]
@@ -272,19 +179,13 @@ def _laws(
     if in_size is not None:
         rows.append(["Mean over repetitions: each tenfold of the size adds", in_size, None, None])
     rows.append(
-        ["Logistic law: a doubling multiplies the odds by", None, law.odds_per_doubling, None]
+        ["One logistic law: a doubling multiplies the odds by", None, law.odds_per_doubling, None]
     )
-    if law.odds_per_tenfold is not None:
-        rows.append(
-            [
-                "Logistic law: a tenfold size multiplies the odds by",
-                None,
-                law.odds_per_tenfold,
-                None,
-            ]
-        )
+    if law.repetitions_per_tenfold is not None:
+        name = "One logistic law: a tenfold size divides the repetitions by"
+        rows.append([name, None, None, law.repetitions_per_tenfold])
     rows += [
-        [f"Logistic law: half of the canaries come back, {one.title}", None, None, half]
+        [f"{one.title}, its own curve: half of the canaries come back at", None, None, half]
         for one, half in zip(asked, law.halves, strict=True)
     ]
     return Table(
@@ -292,15 +193,25 @@ def _laws(
         columns=[
             Column(title="Law"),
             Column(title="Share of canaries", unit="points"),
-            Column(title="Odds"),
+            Column(title="Odds", unit="number"),
             Column(title="Repetitions", unit="number"),
         ],
         rows=rows,
         note=(
             "Lines by least squares over all repetitions from 1 on, those at which nothing or "
             "everything comes back too, which makes their slopes smaller than in between. 95 % "
-            "intervals by resampling canaries."
+            "intervals by resampling canaries." + _fit_note(law)
         ),
+    )
+
+
+def _fit_note(law: Law) -> str:
+    if law.misfit_p is None:
+        return ""
+    verdict = "does not fit as well" if law.misfit_p < 0.05 else "fits as well"
+    return (
+        f" One law for all models {verdict} as a curve for each (likelihood-ratio test, p = "
+        f"{law.misfit_p:.2g}): where it does not, read the curves."
     )
 
 
@@ -309,7 +220,8 @@ def _methods(asked: Sequence[Asked], settings: Mapping[str, Any]) -> list[str]:
         "A canary is words of one token each, drawn uniformly from the tokenizer's vocabulary: "
         "nothing of it can be guessed, and no other text has it. Its copies are documents of their "
         f"own, shuffled among passages of {settings['training text'].split(',')[0]}; all models "
-        "see the same sequences in the same order, once.",
+        f"see the same sequences in the same order, once ({settings['batch']} a step). Sequences "
+        "are cut where they are full: a copy that lies across two of them is seen in two parts.",
         f"A model is given the first {settings['prompt_tokens']} tokens of a canary, from between "
         f"two words, and goes on greedily for {settings['continuation_tokens']}. Exact: the text "
         "is the canary's.",

@@ -159,11 +159,12 @@ def _views(
         for one in nearest(measured)
     ]
     views = [("Continuations nearest to the truth", continued)]
-    recited = sorted(samples, key=lambda one: -one.recited_tokens)[:_SAMPLES_SHOWN]
+    recited = [one for one in samples if one.spans]
+    recited.sort(key=lambda one: -one.recited_tokens)
     if recited:
         said = [
             (f"{one.recited_tokens} of {one.tokens} tokens recited", one.prompt, one.text)
-            for one in recited
+            for one in recited[:_SAMPLES_SHOWN]
         ]
         views.append(("Free samples, the most recited first", said))
     return [

@@ -41,7 +41,9 @@ def draw_lines(figure: report.LineFigure) -> Canvas:
     below.set_xlabel(figure.x_label)
     axes.grid(axis="y")
     axes.set_axisbelow(True)
-    if any(series.name for series in figure.series):
+    if any(series.curve for series in figure.series):  # points are everywhere: beside them
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+    elif any(series.name for series in figure.series):
         axes.legend(loc="best")
     return canvas
 

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from api.audit.canaries.config import CanariesConfig, TrainedConfig
+from api.audit.canaries.figures import Asked
 from api.audit.canaries.laws import (
     Outcomes,
     logistic_law,
     slope_in_repetitions,
     slope_in_size,
 )
-from api.audit.canaries.report import Asked, findings
+from api.audit.canaries.report import findings
 from api.audit.canaries.training import training_config, write_text
 from api.audit.folder import RunFolder
 from api.audit.rendering.standalone import standalone_svg
@@ -55,11 +56,20 @@ def test_the_law_that_made_the_answers_is_found(law):
     assert b == pytest.approx(B, abs=0.1)
     assert c == pytest.approx(C, abs=0.25)
     assert law.odds_per_doubling.low < math.exp(B) < law.odds_per_doubling.high
-    assert law.odds_per_tenfold.low < math.exp(C) < law.odds_per_tenfold.high
-    for size, half in zip(SIZES, law.halves, strict=True):
+    assert law.repetitions_per_tenfold.low < 2 ** (C / B) < law.repetitions_per_tenfold.high
+    assert law.misfit_p > 0.01
+    for model, (size, half) in enumerate(zip(SIZES, law.halves, strict=True)):
         true = 2 ** (-(A + C * math.log10(size)) / B)
         assert half.low < true < half.high
-        assert law.share(half.value, size) == pytest.approx(0.5)
+        assert law.share(true, size) == pytest.approx(0.5, abs=0.05)
+        assert law.own_share(half.value, model) == pytest.approx(0.5)
+
+
+def test_models_that_follow_no_common_law_are_told():
+    # The third falls out of line: it needs as many repetitions as the first.
+    outcomes = drawn(100)
+    odd = {n: one[:, [0, 1, 0]] for n, one in outcomes.answers.items()}
+    assert logistic_law(Outcomes(parameters=SIZES, answers=odd), seed=0).misfit_p < 1e-6
 
 
 def test_more_canaries_make_narrower_intervals(law):
@@ -82,7 +92,8 @@ def test_without_any_recited_canary_there_is_no_half():
     outcomes = Outcomes(parameters=(10**6,), answers={1: np.zeros((5, 1)), 2: np.zeros((5, 1))})
     found = logistic_law(outcomes, seed=0)
     assert math.isnan(found.halves[0].value)
-    assert found.odds_per_tenfold is None
+    assert found.repetitions_per_tenfold is None
+    assert found.misfit_p is None
 
 
 def asked(shape, size, recited_from):
@@ -98,7 +109,12 @@ def asked(shape, size, recited_from):
 
 
 def test_findings_have_rates_laws_and_figures():
-    settings = {"training text": "books, x", "prompt_tokens": 25, "continuation_tokens": 25}
+    settings = {
+        "training text": "books, x",
+        "batch": "16 sequences of 128 tokens",
+        "prompt_tokens": 25,
+        "continuation_tokens": 25,
+    }
     found = findings([asked("32x1", 10**6, 4), asked("64x1", 10**7, 2)], settings, seed=0)
     small = found.metrics["by_model"]["32x1"]["by_repetitions"]
     assert [small[times]["exact"]["value"] for times in ("0", "1", "2", "4")] == [0, 0, 0, 1]
