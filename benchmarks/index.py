@@ -89,7 +89,9 @@ def _query_texts(words: list[str]) -> list[str]:
 def _dense(result: BuildResult, windows: int) -> IndexParameters:
     """Parameters of an index of near duplicates with at least so many windows."""
     usual = Windows()
-    stride = max(1, int(usual.stride_words * result.windows / windows))
+    # A document's last window ends with it, whatever the stride.
+    ratio = (result.windows - result.documents) / max(1, windows - result.documents)
+    stride = min(usual.window_words, max(1, int(usual.stride_words * ratio)))
     return IndexParameters(exact=False, windows=dataclasses.replace(usual, stride_words=stride))
 
 
