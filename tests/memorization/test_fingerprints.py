@@ -69,6 +69,7 @@ def recitals(draw):
     return documents, query
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, VOCAB_SIZE - 1), max_size=60), st.integers(1, 12))
 def test_rolling_hashes_are_those_of_whole_arrays(tokens, k):
     rolling = RollingHash(k, VOCAB_SIZE)
@@ -76,6 +77,7 @@ def test_rolling_hashes_are_those_of_whole_arrays(tokens, k):
     assert [h for h in one_by_one if h is not None] == kgram_hashes(np.array(tokens), k).tolist()
 
 
+@settings(deadline=None)
 @given(recitals())
 def test_every_run_of_the_guaranteed_length_is_found_within_its_bounds(recital):
     documents, query = recital
@@ -89,6 +91,7 @@ def test_every_run_of_the_guaranteed_length_is_found_within_its_bounds(recital):
             )
 
 
+@settings(deadline=None)
 @given(recitals())
 def test_what_is_found_is_in_the_corpus_and_where_it_says(recital):
     documents, query = recital
@@ -101,6 +104,7 @@ def test_what_is_found_is_in_the_corpus_and_where_it_says(recital):
             assert document[place.offset : place.offset + span.length] == run
 
 
+@settings(deadline=None)
 @given(recitals())
 def test_a_stream_never_tells_less_than_the_run_it_is_in(recital):
     documents, query = recital
@@ -120,7 +124,7 @@ def test_a_text_of_its_own_has_no_runs():
     assert index.longest_matches([]) == []
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(recitals())
 def test_a_file_gives_back_what_was_written(tmp_path_factory, recital):
     prints = fingerprints(recital[0])

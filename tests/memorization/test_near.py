@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 from datasketch import MinHash, MinHashLSH
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memorization.build import build_index
@@ -48,6 +48,7 @@ def jaccard(one: str, other: str, size: int = 3) -> float:
     return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 400), st.integers(1, 60), st.integers(1, 60))
 def test_windows_cover_every_word(words, window, stride):
     windows = Windows(shingle_words=1, window_words=window, stride_words=min(stride, window))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memorization.errors import TrainingIndexError
@@ -43,6 +43,7 @@ def places_of(run: list[int], documents: list[list[int]]) -> int:
     )
 
 
+@settings(deadline=None)
 @given(corpora())
 def test_lengths_and_counts_are_those_of_a_full_search(corpus):
     vocab_size, documents, query = corpus
