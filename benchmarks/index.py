@@ -6,7 +6,7 @@ The queries are pieces of CORPUS, half of them as they stand and half with a ten
 replaced. The index of near duplicates has windows close enough to each other that there are N, and
 the one in Redis, of datasketch's signatures, is asked by us and by plain datasketch. CPU time is of
 all threads of this process: other work on the machine hardly changes it. DIR needs about four
-times the corpus, and Redis about 5 KB of memory for each window.
+times the corpus, and Redis about 7.5 KB of memory for each window.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def _query_texts(words: list[str]) -> list[str]:
 def _dense(result: BuildResult, windows: int) -> IndexParameters:
     """Parameters of an index of near duplicates with at least so many windows."""
     usual = Windows()
-    stride = max(1, int(usual.stride_words * result.windows / windows))
+    # A document's last window ends with it, whatever the stride.
+    ratio = (result.windows - result.documents) / max(1, windows - result.documents)
+    stride = min(usual.window_words, max(1, int(usual.stride_words * ratio)))
     return IndexParameters(exact=False, windows=dataclasses.replace(usual, stride_words=stride))
 
 

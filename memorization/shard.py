@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from memorization.shard_writer import (
 from memorization.signatures import Signatures
 from memorization.suffix_array import PADDING, Int64, SuffixArray, stored_dtype
 
+_REMEMBERED_NAMES = 4096
+
 
 class Shard:
     """The documents of one shard, and what was sorted from them."""
@@ -44,8 +47,11 @@ class Shard:
         self._folder = folder
         documents = counts.documents
         self._starts = self._map(STARTS, np.int64, (documents,))
-        self._names = self._map(NAMES, np.uint8, (counts.name_bytes,))
-        self._name_ends = self._map(NAME_ENDS, np.int64, (documents,))
+        names = self._map(NAMES, np.uint8, (counts.name_bytes,))
+        ends = self._map(NAME_ENDS, np.int64, (documents,))
+        read = functools.partial(_read_name, folder / NAMES, names, ends)
+        # The runs of a query often lie in the same documents.
+        self._name = functools.lru_cache(_REMEMBERED_NAMES)(read)
         self.suffix_array: SuffixArray | None = None
         if parameters.exact:
             size = counts.tokens + PADDING
@@ -69,13 +75,7 @@ class Shard:
 
     def name(self, document: int) -> tuple[str, str, str]:
         """(id, title, source) of a document."""
-        begin = int(self._name_ends[document - 1]) if document else 0
-        line = self._names[begin : int(self._name_ends[document])].tobytes()
-        try:
-            identifier, title, source = json.loads(line)
-        except ValueError as error:
-            raise TrainingIndexError(f"{self._folder / NAMES} is damaged: {error}") from error
-        return identifier, title, source
+        return self._name(document)
 
     def candidates(self, keys: NDArray[np.uint32]) -> Int64:
         """Windows that share a band key with one query window, ascending, int64[windows].
@@ -108,3 +108,15 @@ class Shard:
             return np.empty(shape, dtype)
         # A plain array over the map: numpy.memmap's own indexing costs more than the search.
         return np.asarray(np.memmap(path, dtype, "r", shape=shape))
+
+
+def _read_name(
+    path: Path, names: NDArray[np.uint8], ends: Int64, document: int
+) -> tuple[str, str, str]:
+    begin = int(ends[document - 1]) if document else 0
+    line = names[begin : int(ends[document])].tobytes()
+    try:
+        identifier, title, source = json.loads(line)
+    except ValueError as error:
+        raise TrainingIndexError(f"{path} is damaged: {error}") from error
+    return identifier, title, source

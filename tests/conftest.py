@@ -4,6 +4,7 @@ import gc
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import jax
 import pytest
 
@@ -15,6 +16,10 @@ from tests.tiny_tokenizer import train_tiny_tokenizer
 # A silent promotion costs memory and speed, and changes results between dtypes.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_enable_checks", True)
+
+# How long an example takes is decided by whatever else the machine does.
+hypothesis.settings.register_profile("talipot", deadline=None)
+hypothesis.settings.load_profile("talipot")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -112,7 +112,7 @@ JUNK_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".jsonl.zst", ".parquet", "
 
 
 @pytest.mark.parametrize("suffix", JUNK_SUFFIXES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(junk=st.binary(max_size=300), is_packed=st.booleans())
 def test_binary_junk_is_an_error_with_the_files_name(tmp_path_factory, suffix, junk, is_packed):
     """Or text, by chance: never another exception, and never a lone surrogate."""

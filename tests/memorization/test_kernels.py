@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memorization import kernels
@@ -85,13 +85,11 @@ def require_same_shingles(text: str, shingle_words: int) -> None:
         np.testing.assert_array_equal(hashes, expected[1])
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=[])), st.integers(1, 5))
 def test_shingles_of_any_text(text, shingle_words):
     require_same_shingles(text, shingle_words)
 
 
-@settings(deadline=None)
 @given(st.text(st.sampled_from(sorted(set(STRANGE) | set("abAZ09 _-"))), max_size=300))
 def test_shingles_of_strange_text(text):
     require_same_shingles(text, 2)
@@ -127,7 +125,6 @@ def test_a_window_outside_the_text_is_refused():
         kernels.minhash(np.zeros(3, np.uint32), np.array([0, 1]), 3, ones, ones)
 
 
-@settings(deadline=None)
 @given(st.data(), st.sampled_from([6, 300, 70_000]))
 def test_suffixes(data, vocab_size):
     # Few different ids, so that runs repeat and overlap; with more, the order of bytes matters.
@@ -152,7 +149,6 @@ def test_suffixes(data, vocab_size):
     assert ours == [expected] * len(ours)
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(st.sampled_from("ab é\u2581\n.0"), max_size=40), max_size=5))
 def test_tokens_of_words(tiny, texts):
     units, words = UnitEncoder(tiny), WordEncoder(tiny)

@@ -91,7 +91,7 @@ def configs(draw):
     )
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=8, derandomize=True)
 @given(config=configs(), batch=st.integers(1, 3), length=st.integers(1, 9), seed=st.integers(0, 99))
 def test_any_config_computes_the_definition(config, batch, length, seed):
     weights = numpy_palm.random_weights(config, seed)

@@ -64,7 +64,7 @@ def _sequences(config: PaLMConfig, seed: int):
 @pytest.mark.parametrize(
     "changes", [{}, {"num_layers": 1, "num_kv_heads": 2, "qk_norm": True}], ids=["mqa", "gqa"]
 )
-@settings(max_examples=4, deadline=None, derandomize=True)
+@settings(max_examples=4, derandomize=True)
 @given(data=st.data())
 def test_any_chunking_in_any_pages_equals_the_whole_sequence(tiny_config, changes, data):
     config = dataclasses.replace(tiny_config, **changes)

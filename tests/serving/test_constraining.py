@@ -102,7 +102,6 @@ REGEXES = st.lists(
 
 @settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(schema=SCHEMAS, temperature=st.sampled_from((0.0, 1.0, 2.0)), seed=st.integers(0, 99))
@@ -116,7 +115,6 @@ def test_what_ends_satisfies_its_schema(shared, schema, temperature, seed):
 
 @settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(pattern=REGEXES, temperature=st.sampled_from((0.0, 1.0, 2.0)), seed=st.integers(0, 99))

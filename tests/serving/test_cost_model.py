@@ -108,7 +108,7 @@ def test_one_chip_communicates_nothing():
     assert found.weight_bytes == tiny.num_parameters
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.sampled_from(all_layouts()),
     st.sampled_from([2, 3, 6, 8, 12, 16, 64, 96]),

@@ -124,7 +124,6 @@ def test_random_arrivals_change_no_bit(runner: Runner, tokenizer: SentencePieceT
         settings=settings(
             max_examples=150,
             stateful_step_count=40,
-            deadline=None,
             derandomize=True,
             suppress_health_check=list(HealthCheck),
         ),

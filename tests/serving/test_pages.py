@@ -129,5 +129,5 @@ class PoolMachine(RuleBasedStateMachine):
             assert self.pool.available == self.pool.capacity - len(held)
 
 
-PoolMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+PoolMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=50)
 TestPoolMachine = PoolMachine.TestCase

@@ -86,7 +86,7 @@ PARAMS = st.fixed_dictionaries(
     st.lists(st.integers(0, VOCAB - 1), max_size=8).map(tuple),
     st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=8).map(tuple),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_greedy_takes_the_best_adjusted_logit(
     fields: dict[str, Any], seed: int, generated: tuple[int, ...], prompt: tuple[int, ...]
 ) -> None:
@@ -110,7 +110,7 @@ def test_greedy_takes_the_best_adjusted_logit(
     st.floats(0, 1),
     st.floats(0, 1),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_only_tokens_of_the_truncated_distribution_are_kept(
     seed: int, temperature: float, top_k: int, top_p: float, min_p: float
 ) -> None:
@@ -326,7 +326,7 @@ def test_clearing_a_slot_makes_it_neutral() -> None:
 
 
 @given(st.lists(st.sampled_from([0.0, 1e-30, 0.25, 1.0, 3.0]), min_size=1, max_size=9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_column_without_weight_is_never_chosen(weights: list[float]) -> None:
     assume(any(weights))
     # The last of them is what a float32 below 1 can be at most, which rounding takes to the end.

@@ -501,7 +501,5 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.books.pool.held == 0
 
 
-SchedulerMachine.TestCase.settings = settings(
-    max_examples=300, stateful_step_count=40, deadline=None
-)
+SchedulerMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=40)
 TestSchedulerMachine = SchedulerMachine.TestCase

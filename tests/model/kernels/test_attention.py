@@ -25,7 +25,7 @@ def expected(case: PageCase, dtype: str = "float32") -> np.ndarray:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     batch=st.integers(1, 5),

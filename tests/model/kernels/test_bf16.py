@@ -29,7 +29,7 @@ def assert_close(result: np.ndarray, x: np.ndarray, weights: np.ndarray) -> None
     assert (np.abs(result - exact) <= bound + 1e-30).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     rows=st.integers(1, 40),

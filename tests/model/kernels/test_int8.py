@@ -23,7 +23,7 @@ def product(x: np.ndarray, weights: np.ndarray, scale: np.ndarray, isa: str) -> 
     return np.asarray(kernels.int8_matmul(jnp.asarray(x), packed, jnp.asarray(scale), isa=isa))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     rows=st.integers(1, 40),

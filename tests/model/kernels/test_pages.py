@@ -45,7 +45,7 @@ def write(case: PageCase, dtype: str) -> tuple[list[jax.Array], list[np.ndarray]
     return list(result), wanted
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**32 - 1),
     batch=st.integers(1, 6),

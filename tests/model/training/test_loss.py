@@ -62,7 +62,7 @@ def test_chunks_add_up_to_the_dense_loss_and_gradients(tokens):
     _assert_dense(tokens, width=5, vocab=11, z_weight=Z_WEIGHT)
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=8, derandomize=True)
 @given(
     tokens=st.integers(1, 40),
     width=st.integers(1, 9),
