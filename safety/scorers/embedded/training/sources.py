@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import lzma
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -124,11 +124,18 @@ def edos(data: Path, split: Split) -> Iterator[LabelledText]:
 
 
 def hatemoji(data: Path, split: Split) -> Iterator[LabelledText]:
-    """Adversarial posts with emoji: hate against its minimal change, both in one part."""
+    """Adversarial posts with emoji: hate against its minimal change, both in one part.
+
+    What stands in pairs of several parts is in the first of them alone.
+    """
     posts = rows(data / "hatemoji" / "train.csv")
-    parts = _parts_of_pairs([(row["text"], row["matched_text"]) for row in posts])
-    for row in posts:
-        if parts[row["text"]] != split:
+    parts = [
+        split_of("/".join(sorted((row["text"], row["matched_text"]))), test=0.1) for row in posts
+    ]
+    earlier = {"train": (), "validation": ("train",), "test": ("train", "validation")}[split]
+    taken = {row["text"] for row, part in zip(posts, parts, strict=True) if part in earlier}
+    for row, part in zip(posts, parts, strict=True):
+        if part != split or row["text"] in taken:
             continue
         if row["label_gold"] == "0":
             known = {**everything(0.03, 0.5), "identity_attack": (0.02, 1.0)}
@@ -140,17 +147,6 @@ def hatemoji(data: Path, split: Split) -> Iterator[LabelledText]:
                 "threat": (threat, 0.7),
             }
         yield LabelledText(row["text"], "hatemoji", known, is_taught=False)
-
-
-def _parts_of_pairs(pairs: Sequence[tuple[str, str]]) -> dict[str, Split]:
-    """The part of each text, that of its pair; a text of several pairs is in the first one's."""
-    parts: dict[str, Split] = {}
-    for pair in pairs:
-        own = split_of("/".join(sorted(pair)), test=0.1)
-        part = next((parts[text] for text in pair if text in parts), own)
-        for text in pair:
-            parts.setdefault(text, part)
-    return parts
 
 
 def tweets(data: Path, split: Split) -> Iterator[LabelledText]:
