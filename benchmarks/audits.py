@@ -2,12 +2,14 @@
 
 python -m benchmarks.audits [PROMPTS] runs the same prompts, sampled 25 times each, on one engine:
 alone, its tokens counted and thrown away, and as `talipot audit toxicity` with scorer and journal.
-In turn, twice; a round's time is until the last unit is on disk.
+In turn, twice; a round ends when the last unit is on disk. On a machine that does other things,
+the process's CPU time for a token tells more than the clock does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 import statistics
 import sys
@@ -41,8 +43,24 @@ from serving.request import GenerationRequest, SamplingParams
 _K, _TOKENS, _ROUNDS = 25, 64, 2
 
 
-async def _engine_alone(host: EngineHost, texts: list[str], in_flight: int) -> float:
-    """Tokens a second of as many requests as the audit sends, as many at once."""
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """One round: tokens a second, and CPU time a token."""
+
+    tokens_per_s: float
+    cpu_us_per_token: float
+
+    @classmethod
+    def of(cls, tokens: int, start_s: float, start_cpu_s: float) -> Figure:
+        """Of a round that ends now."""
+        return cls(
+            tokens / (time.perf_counter() - start_s),
+            1e6 * (time.process_time() - start_cpu_s) / tokens,
+        )
+
+
+async def _engine_alone(host: EngineHost, texts: list[str], in_flight: int) -> Figure:
+    """As many requests as the audit sends, as many at once."""
     engine = host.engine
     work = iter([(row, k) for row in range(len(texts)) for k in range(_K)])
     tokens = 0
@@ -59,15 +77,15 @@ async def _engine_alone(host: EngineHost, texts: list[str], in_flight: int) -> f
                 async for delta in deltas:
                     tokens += len(delta.token_ids)
 
-    start_s = time.perf_counter()
+    start_s, start_cpu_s = time.perf_counter(), time.process_time()
     await asyncio.gather(*(worker() for _ in range(in_flight)))
-    return tokens / (time.perf_counter() - start_s)
+    return Figure.of(tokens, start_s, start_cpu_s)
 
 
 async def _audit(
     service: CompletionService, audit: ToxicityAudit, scorer: Scorer, in_flight: int
-) -> float:
-    """Tokens a second of the audit, until the last unit is scored and on disk."""
+) -> Figure:
+    """The audit, until the last unit is scored and on disk."""
     generator = EngineGenerator(service, "benchmark", Patience(60.0, print))
     progress = BatchProgress(len(audit.prompts), 0, Console(file=io.StringIO()), "units")
     with (
@@ -82,11 +100,11 @@ async def _audit(
             progress=progress,
             max_in_flight=in_flight,
         )
-        start_s = time.perf_counter()
+        start_s, start_cpu_s = time.perf_counter(), time.process_time()
         await runner.run(audit.units())
-        elapsed_s = time.perf_counter() - start_s
-        tokens = sum(sum(record.num_tokens) for record in folder.records.values())
-    return tokens / elapsed_s
+        return Figure.of(
+            sum(sum(record.num_tokens) for record in folder.records.values()), start_s, start_cpu_s
+        )
 
 
 async def _main(count: int) -> None:
@@ -105,12 +123,14 @@ async def _main(count: int) -> None:
     for _ in range(_ROUNDS):
         alone.append(await _engine_alone(host, [one.text for one in prompts], target.max_in_flight))
         audited.append(await _audit(service, audit, scorer, target.max_in_flight))
-        print(f"engine {alone[-1]:,.0f} tokens/s, audit {audited[-1]:,.0f}", flush=True)
+        print(f"engine {alone[-1]}, audit {audited[-1]}", flush=True)
     await host.stop()
-    shares = [one / other for one, other in zip(audited, alone, strict=True)]
+    pairs = list(zip(audited, alone, strict=True))
+    share = statistics.median(one.tokens_per_s / other.tokens_per_s for one, other in pairs)
+    cpu = statistics.median(one.cpu_us_per_token / other.cpu_us_per_token for one, other in pairs)
     print(
-        f"{count} prompts x {_K} x {_TOKENS} tokens: engine {statistics.median(alone):,.0f}, audit "
-        f"{statistics.median(audited):,.0f} tokens/s, {statistics.median(shares):.1%}"
+        f"{count} prompts x {_K} x {_TOKENS} tokens: audit {share:.1%} of the engine's tokens/s, "
+        f"{cpu:.1%} of its CPU time a token"
     )
 
 

@@ -3,7 +3,8 @@
     make bench BENCH=guard ARGS="[MODEL] [--concurrency 32] [--max-tokens 256] [--rounds 5]"
 
 Each round runs every mode once, so that what else the machine does meets all of them alike; the
-figures are medians over rounds of a mode's ratio to `off` in the same round. Threshold 1 and
+figures are medians over rounds of a mode's ratio to `off` in the same round. On a machine that does
+other things, the process's CPU time for a token tells more than the clock does. Threshold 1 and
 min_tokens 1024 keep every text whole: the cost of looking, not of blocking.
 """
 
@@ -35,6 +36,15 @@ from serving.engine import Engine
 from serving.request import SamplingParams
 
 PROMPT = "It was the best of times, it was the"
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """One round of one mode: tokens/s of all streams, mean time to a stream's last token, CPU."""
+
+    tokens_per_s: float
+    last_token_s: float
+    cpu_us_per_token: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +98,7 @@ async def _compare(options: argparse.Namespace) -> None:
         assert writer is not None
         writer.start()
         service = CompletionService(host, ServingMetrics(host.stats), guards, max_choices=1)
-        figures: dict[str, list[tuple[float, float]]] = {mode.name: [] for mode in MODES}
+        figures: dict[str, list[Figure]] = {mode.name: [] for mode in MODES}
         for round_ in range(options.rounds + 1):
             for mode in MODES if round_ % 2 else MODES[::-1]:
                 service.outputs = writer if mode.is_logged else None
@@ -103,8 +113,8 @@ async def _compare(options: argparse.Namespace) -> None:
 
 async def _run(
     service: CompletionService, mode: Mode, options: argparse.Namespace, round_: int
-) -> tuple[float, float]:
-    """Tokens per second of all streams, and the mean time to a stream's last token in seconds."""
+) -> Figure:
+    """Run every stream to its end."""
 
     async def one(index: int) -> tuple[int, float]:
         call = CompletionCall(
@@ -123,29 +133,44 @@ async def _run(
             tokens += len(delta.token_ids)
         return tokens, time.perf_counter() - start_s
 
-    start_s = time.perf_counter()
+    start_s, start_cpu_s = time.perf_counter(), time.process_time()
     streams = await asyncio.gather(*(one(index) for index in range(options.concurrency)))
-    total_s = time.perf_counter() - start_s
+    total_s, cpu_s = time.perf_counter() - start_s, time.process_time() - start_cpu_s
     tokens = sum(count for count, _ in streams)
-    return tokens / total_s, statistics.mean(last_s for _, last_s in streams)
+    return Figure(
+        tokens / total_s, statistics.mean(last_s for _, last_s in streams), 1e6 * cpu_s / tokens
+    )
 
 
-def _print(options: argparse.Namespace, figures: dict[str, list[tuple[float, float]]]) -> None:
+def _print(options: argparse.Namespace, figures: dict[str, list[Figure]]) -> None:
     table = Table(
         title=f"{options.model}: {options.concurrency} at once, {options.max_tokens} tokens each"
     )
-    for heading in ("", "tokens/s", "of off", "lowest", "highest", "last token, ms more"):
+    for heading in (
+        "",
+        "tokens/s",
+        "of off",
+        "lowest",
+        "highest",
+        "last token, ms more",
+        "CPU µs/token",
+        "of off",
+    ):
         table.add_column(heading, justify="right" if heading else "left")
     off = figures["off"]
     for name, found in figures.items():
-        ratios = [mine[0] / plain[0] for mine, plain in zip(found, off, strict=True)]
-        later_ms = [1000 * (mine[1] - plain[1]) for mine, plain in zip(found, off, strict=True)]
+        pairs = list(zip(found, off, strict=True))
+        ratios = [mine.tokens_per_s / plain.tokens_per_s for mine, plain in pairs]
+        later_s = [mine.last_token_s - plain.last_token_s for mine, plain in pairs]
+        cpu = [mine.cpu_us_per_token / plain.cpu_us_per_token for mine, plain in pairs]
         shares = (statistics.median(ratios), min(ratios), max(ratios))
         table.add_row(
             name,
-            f"{statistics.median(speed for speed, _ in found):,.0f}",
+            f"{statistics.median(each.tokens_per_s for each in found):,.0f}",
             *(f"{100 * share:.1f} %" for share in shares),
-            f"{statistics.median(later_ms):+.1f}",
+            f"{1000 * statistics.median(later_s):+.1f}",
+            f"{statistics.median(each.cpu_us_per_token for each in found):.0f}",
+            f"{100 * statistics.median(cpu):.1f} %",
         )
     Console().print(table)
 

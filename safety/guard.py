@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 from safety.policy import SafetyPolicy
@@ -73,19 +73,14 @@ class Judge:
         """Have a window scored in its sentence; costs the event loop no task."""
         return window, self._thread.submit(text[window.context : window.end])
 
-    @contextlib.asynccontextmanager
-    async def waiting(self) -> AsyncIterator[None]:
-        """Wait for scores within, no longer than they may take.
+    def time_limit(self) -> asyncio.Timeout:
+        """For whoever waits for scores; say so to `give_up` when it has passed."""
+        return asyncio.timeout(self._timeout_s)
 
-        Raises:
-            UnscoredError: Time is up.
-        """
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                yield
-        except TimeoutError:
-            self.failure = f"the scorer took longer than {self._timeout_s:g} s"
-            raise UnscoredError(self.failure) from None
+    def give_up(self) -> str:
+        """The time limit has passed: why something has no score."""
+        self.failure = f"the scorer took longer than {self._timeout_s:g} s"
+        return self.failure
 
     async def judge(self, pending: Pending) -> SafetySpan | None:
         """Wait for a window's scores; the span if it reaches the threshold.
@@ -104,14 +99,14 @@ class Judge:
         """Wait for all that have scores; the spans. `failure` says why if one has none."""
         spans = []
         try:
-            async with self.waiting():
+            async with self.time_limit():
                 for each in pending:
                     with contextlib.suppress(UnscoredError):
                         span = await self.judge(each)
                         if span is not None:
                             spans.append(span)
-        except UnscoredError:
-            return spans  # time is up, as `failure` says
+        except TimeoutError:
+            self.give_up()
         finally:
             _abandon(pending)
         return spans
@@ -253,9 +248,11 @@ class SafetyGuard:
 
     async def _decide(self) -> GuardVerdict:
         """Wait for the windows in order; stop at the first that may not leave."""
-        redactions = []
+        redactions: list[tuple[int, int]] = []
+        if not self._pending:
+            return GuardVerdict("release", self._windows.decided)
         try:
-            async with self._judge.waiting():
+            async with self._judge.time_limit():
                 while self._pending:
                     span = await self._judge.judge(self._pending[0])
                     window, _ = self._pending.pop(0)
@@ -265,6 +262,8 @@ class SafetyGuard:
                     if self._policy.action == "block":
                         return self._block(window, self._reason(span))
                     redactions.append((window.start, window.end))
+        except TimeoutError:
+            return self._block(self._pending[0][0], self._judge.give_up())
         except UnscoredError as error:
             return self._block(self._pending[0][0], str(error))
         if not redactions:

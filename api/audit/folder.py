@@ -10,6 +10,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from api.errors import AuditError
 from safety.audits.units import Record
 
 _RUN, _JOURNAL = "run.json", "journal.jsonl"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class RunFolder:
@@ -87,7 +89,7 @@ class RunFolder:
     def write(self, name: str, text: str) -> Path:
         """Put a file into the folder in one step, in place of an older one."""
         path, new = self.path / name, self.path / f"{name}.new"
-        new.write_text(text, encoding="utf-8")
+        new.write_text(sound(text), encoding="utf-8")
         os.replace(new, path)
         return path
 
@@ -143,6 +145,11 @@ class RunFolder:
             raise AuditError(
                 f"{self.path / _JOURNAL} line {number} is no line of talipot audit: {line[:60]!r}"
             ) from None
+
+
+def sound(text: str) -> str:
+    """The text with a replacement character for each lone surrogate, which no file can hold."""
+    return _SURROGATE.sub("\ufffd", text)
 
 
 def _first_difference(where: str, before: object, now: object) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from api.audit.config import RunConfig, TargetConfig
-from api.audit.folder import RunFolder
+from api.audit.folder import RunFolder, sound
 from api.audit.generators import open_generator
 from api.audit.rendering.page import Provenance, render
 from api.audit.runner import Runner
@@ -112,7 +112,8 @@ def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), path)
+    plain = json.loads(sound(json.dumps(list(rows), ensure_ascii=False)))
+    pq.write_table(pa.Table.from_pylist(plain), path)
 
 
 def _default_folder(audit: Audit, generator: TextGenerator | None) -> Path:

@@ -69,6 +69,7 @@ def _load_domain(path: Path) -> list[BoldPrompt]:
     groups = _object(path, domain, loading.json_file(path))
     found = []
     for group, entities in groups.items():
+        loading.label(path, domain, group)
         for entity, prompts in _object(path, group, entities).items():
             if not isinstance(prompts, list):
                 raise AuditDataError(

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from safety.audits import loading
 from safety.audits.errors import AuditDataError
 
 
@@ -66,7 +67,7 @@ def _prompts(path: Path, where: str, dimension: dict[str, Any]) -> list[Prompt]:
     return [
         Prompt(
             dimension=name,
-            group=group,
+            group=loading.label(path, f"{where}.groups", group),
             template=template,
             text=template.replace("{term}", term),
         )

@@ -38,6 +38,17 @@ def digest(path: Path) -> str:
     return found.hexdigest()[:16]
 
 
+def label(path: Path, field: str, text: str) -> str:
+    """The name of a group, as figures and tables can show it.
+
+    Raises:
+        AuditDataError: It has control characters or is no Unicode.
+    """
+    if not text.isprintable():
+        raise AuditDataError(f"{path}: field {field} has the name {text!r}; it must be printable")
+    return text
+
+
 def lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a text file with their numbers, empty ones left out.
 

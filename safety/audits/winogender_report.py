@@ -105,7 +105,7 @@ def report(
         ),
         headlines=[
             Headline(
-                label=f"Accuracy, multiple choice, {most}-shot",
+                label=f"Accuracy, multiple choice, {most}\N{NON-BREAKING HYPHEN}shot",
                 value=accuracy(last),
                 unit="percent",
                 note="people: 95.9 %",
@@ -266,8 +266,8 @@ def _scatter(audit: WinogenderAudit, answers: Sequence[Answer]) -> ScatterFigure
 def _methods(audit: WinogenderAudit, refused: Sequence[str | None]) -> list[str]:
     found = [
         f"{len(audit.sentences)} sentences ({audit.data}). The prompt is the sentence, a new line, "
-        'and “"pronoun" refers to:”; examples before it are solved in the same form and drawn '
-        "for each sentence from all others.",
+        "and the pronoun in quotation marks with “refers to:” behind it; examples "
+        "before it are solved in the same form and drawn for each sentence from all others.",
         "Multiple choice: the candidate (“ the nurse”) with the higher summed log-probability is "
         "the answer. Generative: greedy decoding, cut at punctuation or a newline, must equal the "
         "right candidate without regard to case and article.",

@@ -8,6 +8,7 @@ from api.guard_config import GuardConfig
 from api.guards import Guards
 from safety.scoring_thread import ScoringThread
 from tests.e2e.tiny import load_tiny_engine, serving, wait_ready
+from tests.languages import SENTENCES
 from tests.lexicon_scorer import LexiconScorer
 
 
@@ -52,9 +53,17 @@ def test_every_form_of_input_gives_the_same(http, given):
 
 
 def test_any_text_has_scores(http):
-    texts = ["", "x" * 100_000, "a\u200bb \U0001f334", "\x00"]
+    texts = ["", "kind words " * 91_000, "a\u200bb \U0001f334", "\x00", *SENTENCES]
     found = http.post("/v1/moderations", json={"input": texts}).json()
     assert len(found["results"]) == len(texts)
+
+
+def test_half_of_a_character_hides_nothing(http):
+    body = rb'{"input": "you idiot \ud83d"}'  # JSON can say it, UTF-8 cannot
+    headers = {"content-type": "application/json"}
+    response = http.post("/v1/moderations", content=body, headers=headers)
+    assert response.status_code == 200, response.text
+    assert response.json()["results"][0]["flagged"]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ WINDOW_WORDS = 128
 """A longer text is scored in windows of so many words; its score is the highest of any."""
 
 _STRIDE_WORDS = 96
-_MAX_WORDS_AT_ONCE = 8192  # 3 MB for each array of the network: about what a cache holds
+_MAX_WORDS_AT_ONCE = 2048  # 0.7 MB for each array of the network: about what a cache holds
 _PIECE_CHARACTERS = 65_536
 
 
