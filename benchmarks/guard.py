@@ -172,7 +172,7 @@ def _print(options: argparse.Namespace, figures: dict[str, list[Figure]]) -> Non
             f"{statistics.median(each.cpu_us_per_token for each in found):.0f}",
             f"{100 * statistics.median(cpu):.1f} %",
         )
-    Console().print(table)
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":
