@@ -53,7 +53,7 @@ def avoid(
     """Choose again for the rows that avoid forbidden n-grams and would end one.
 
     Args:
-        tokens: int32[R]; what was chosen.
+        tokens: int32[R]; what was chosen, negative where nothing could be.
         logits: float32[R, V]; what it was chosen from.
         settings: One row each.
         positions: int32[R], as `serving.sampler.sample` gets them.
@@ -68,7 +68,7 @@ def avoid(
     def replaced() -> jax.Array:
         prefixes = ngrams.prefixes(recent)
         # A row that is not finite has no choice to make again.
-        is_sound = settings.avoids_ngrams & jnp.isfinite(jnp.max(logits, axis=-1))
+        is_sound = settings.avoids_ngrams & (tokens >= 0)
 
         # Row by row: there are few, and each costs a pass over the vocabulary.
         def replace(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
