@@ -89,7 +89,7 @@ def sample(
     if ngrams is not None and memory.recent is not None:
         tokens = avoid(
             tokens,
-            adjusted,
+            lambda: adjusted,
             settings,
             positions,
             ngrams=ngrams,
@@ -126,7 +126,7 @@ def resample(
         raise ValueError("a memory without the newest tokens cannot tell what they end")
     tokens = avoid(
         sampled.tokens,
-        _adjusted(logits, settings, memory, slots, generated),
+        lambda: _adjusted(logits, settings, memory, slots, generated),
         settings,
         positions,
         ngrams=ngrams,
