@@ -1,12 +1,14 @@
 """What does avoiding training n-grams cost, and how often does it change a token?
 
     python -m benchmarks.memfree INDEX [MODEL] [--concurrency 32] [--max-tokens 256] [--rounds 5]
+        [--plain] [--corpus CORPUS…]
 
 INDEX is one of `talipot index build` (with its default n-grams), or an embedded model's name. One
 engine serves the same requests with and without `memorization.action="avoid"`, turn by turn, so
-that what else the machine does meets both alike; another engine, without a filter, shows what
-having one costs those that do not ask. Figures are medians over rounds of the ratio to `off` in the
-same round. Prompts are openings of training documents when CORPUS files are given.
+that what else the machine does meets both alike; `--plain` adds an engine without a filter, which
+shows what having one costs those that do not ask. Figures are medians over rounds of the ratio to
+`off` in the same round; processor time is of all threads, and steadier on a machine that has other
+work. With CORPUS, prompts are the openings of its documents.
 """
 
 from __future__ import annotations
@@ -48,6 +50,15 @@ class Mode:
     avoids: bool
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Figures:
+    """Of one run: tokens per second of all streams, processor time of a token, forbidden share."""
+
+    speed: float
+    cpu_s: float
+    forbidden: float
+
+
 def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -57,45 +68,51 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--plain", action="store_true")
     uvloop.run(_compare(parser.parse_args()))
 
 
 async def _compare(options: argparse.Namespace) -> None:
-    config = EngineConfig(max_slots=options.concurrency)
-    plain, filtered = (load_engine(options.model, config) for _ in range(2))
+    config = EngineConfig(
+        max_slots=options.concurrency,
+        max_model_len=_PROMPT_TOKENS + options.max_tokens,
+        prefill_buckets=(_PROMPT_TOKENS,),
+    )
+    filtered = load_engine(options.model, config)
     guards = Guards(GuardConfig(scorer="none", memorization_index=options.index))
     guards.load_index(filtered.model_name, filtered.tokenizer)
     if guards.ngrams is None:
         raise SystemExit(f"{options.index} has no filter of n-grams")
     forbid_ngrams(filtered, guards)
     _print_filter(guards.ngrams, filtered.tokenizer.vocab_size)
-    for engine in (plain, filtered):
-        await engine.start()
-    prompts = _prompts(options, filtered)
-    modes = (
+    engines = [filtered]
+    modes = [
         Mode("off", filtered, avoids=False),
         Mode("avoid", filtered, avoids=True),
-        Mode("no filter", plain, avoids=False),
         Mode("off again", filtered, avoids=False),  # how far two equal runs are apart
-    )
-    speeds: dict[str, list[float]] = {mode.name: [] for mode in modes}
-    shares: dict[str, list[float]] = {mode.name: [] for mode in modes}
+    ]
+    if options.plain:
+        engines.append(load_engine(options.model, config))
+        modes.append(Mode("no filter", engines[-1], avoids=False))
+    for engine in engines:
+        await engine.start()
+    prompts = _prompts(options, filtered)
+    figures: dict[str, list[_Figures]] = {mode.name: [] for mode in modes}
     for round_ in range(options.rounds + 1):
         for mode in modes if round_ % 2 else modes[::-1]:
-            speed, share = await _run(mode, prompts, options, round_, guards.ngrams)
+            found = await _run(mode, prompts, options, round_, guards.ngrams)
             if round_:  # the first round warms up
-                speeds[mode.name].append(speed)
-                shares[mode.name].append(share)
-    for engine in (plain, filtered):
+                figures[mode.name].append(found)
+    for engine in engines:
         await engine.stop()
     guards.close()
-    _print_speeds(options, speeds, shares)
+    _print_figures(options, figures)
 
 
 def _prompts(options: argparse.Namespace, engine: Engine) -> list[tuple[int, ...]]:
     """A prompt for each stream."""
     if not options.corpus:
-        return [tuple(engine.tokenizer.encode(PROMPT))] * options.concurrency
+        return [tuple(engine.tokenizer.encode(PROMPT)[:_PROMPT_TOKENS])] * options.concurrency
     documents = itertools.islice(read_corpus(corpus_files(options.corpus)), options.concurrency)
     texts = (document.text[:1000] for document in documents)
     return [tuple(engine.tokenizer.encode(text)[:_PROMPT_TOKENS]) for text in texts]
@@ -107,8 +124,7 @@ async def _run(
     options: argparse.Namespace,
     round_: int,
     ngrams: NgramFilter,
-) -> tuple[float, float]:
-    """Tokens per second of all streams, and the share of n-grams that are forbidden ones."""
+) -> _Figures:
 
     async def one(index: int) -> list[int]:
         request = GenerationRequest(
@@ -126,15 +142,20 @@ async def _run(
             tokens += delta.token_ids
         return tokens
 
-    start_s = time.perf_counter()
+    start_s, start_cpu_s = time.perf_counter(), time.process_time()
     streams = await asyncio.gather(*(one(index) for index in range(options.concurrency)))
-    total_s = time.perf_counter() - start_s
+    total_s, cpu_s = time.perf_counter() - start_s, time.process_time() - start_cpu_s
+    tokens = sum(map(len, streams))
     mask = np.uint64((1 << ngrams.hash_bits) - 1)
     found = [
         contains(ngrams.words, kgram_hashes(np.array(tokens), ngrams.ngram) & mask)
         for tokens in streams
     ]
-    return sum(map(len, streams)) / total_s, float(np.concatenate(found).mean())
+    return _Figures(
+        speed=tokens / total_s,
+        cpu_s=cpu_s / tokens,
+        forbidden=float(np.concatenate(found).mean()),
+    )
 
 
 def _print_filter(ngrams: NgramFilter, vocab_size: int) -> None:
@@ -148,24 +169,25 @@ def _print_filter(ngrams: NgramFilter, vocab_size: int) -> None:
     )
 
 
-def _print_speeds(
-    options: argparse.Namespace, speeds: dict[str, list[float]], shares: dict[str, list[float]]
-) -> None:
+def _print_figures(options: argparse.Namespace, figures: dict[str, list[_Figures]]) -> None:
     table = Table(
         title=f"{options.model}: {options.concurrency} at once, {options.max_tokens} tokens each"
     )
-    for heading in ("", "tokens/s", "of off", "lowest", "highest", "forbidden n-grams"):
+    headings = ("", "tokens/s", "of off", "lowest", "highest", "processor time of off", "forbidden")
+    for heading in headings:
         table.add_column(heading, justify="right" if heading else "left")
-    for name, found in speeds.items():
-        ratios = [mine / off for mine, off in zip(found, speeds["off"], strict=True)]
+    off = figures["off"]
+    for name, found in figures.items():
+        ratios = [mine.speed / plain.speed for mine, plain in zip(found, off, strict=True)]
+        times = [mine.cpu_s / plain.cpu_s for mine, plain in zip(found, off, strict=True)]
+        shares = (statistics.median(ratios), min(ratios), max(ratios))
         table.add_row(
             name,
-            f"{statistics.median(found):,.0f}",
-            *(f"{100 * each:.1f} %" for each in (statistics.median(ratios), min(ratios))),
-            f"{100 * max(ratios):.1f} %",
-            f"{100 * statistics.mean(shares[name]):.3f} %",
+            f"{statistics.median(run.speed for run in found):,.0f}",
+            *(f"{100 * share:.1f} %" for share in (*shares, statistics.median(times))),
+            f"{100 * statistics.mean(run.forbidden for run in found):.3f} %",
         )
-    Console().print(table)
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class Choose(Protocol):
 
 def avoid(
     tokens: jax.Array,
-    logits: jax.Array,
+    find_logits: Callable[[], jax.Array],
     settings: SamplingSettings,
     positions: jax.Array,
     *,
@@ -53,8 +53,8 @@ def avoid(
     """Choose again for the rows that avoid forbidden n-grams and would end one.
 
     Args:
-        tokens: int32[R]; what was chosen.
-        logits: float32[R, V]; what it was chosen from.
+        tokens: int32[R]; what was chosen, negative where nothing could be.
+        find_logits: Gives float32[R, V], what it was chosen from; needed only by a second choice.
         settings: One row each.
         positions: int32[R], as `serving.sampler.sample` gets them.
         ngrams: The forbidden ones.
@@ -65,10 +65,12 @@ def avoid(
         int32[R]; `NO_TOKEN` where no token is left.
     """
 
+    prefixes = ngrams.prefixes(recent)
+    # A row that is not finite has no choice to make again.
+    ends = settings.avoids_ngrams & (tokens >= 0) & ngrams.ends(prefixes, tokens)
+
     def replaced() -> jax.Array:
-        prefixes = ngrams.prefixes(recent)
-        # A row that is not finite has no choice to make again.
-        is_sound = settings.avoids_ngrams & jnp.isfinite(jnp.max(logits, axis=-1))
+        logits = find_logits()
 
         # Row by row: there are few, and each costs a pass over the vocabulary.
         def replace(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -87,10 +89,9 @@ def avoid(
             )
             return pending.at[row].set(False), chosen.at[row].set(again[0])
 
-        pending = is_sound & ngrams.ends(prefixes, tokens)
-        return jax.lax.while_loop(lambda state: jnp.any(state[0]), replace, (pending, tokens))[1]
+        return jax.lax.while_loop(lambda state: jnp.any(state[0]), replace, (ends, tokens))[1]
 
-    found: jax.Array = jax.lax.cond(jnp.any(settings.avoids_ngrams), replaced, lambda: tokens)
+    found: jax.Array = jax.lax.cond(jnp.any(ends), replaced, lambda: tokens)
     return found
 
 

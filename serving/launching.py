@@ -96,7 +96,7 @@ class Launcher:
             prompt=sequence.request.prompt_token_ids,
             generated=sequence.generated,
             stops=sequence.stop_ids,
-            is_constrained=sequence.is_constrained,
+            is_constrained=sequence.matcher is not None,
             avoids_ngrams=sequence.request.avoid_ngrams,
         )
 

@@ -17,7 +17,7 @@ from serving.compilation import Compiler, Executable
 from serving.language_model import LanguageModel
 from serving.ngram_filter import NgramFilter
 from serving.page_tables import PageTables
-from serving.programs import DECODE_FIELDS, constrain, decode, prefill, remember
+from serving.programs import DECODE_FIELDS, avoid_ngrams, constrain, decode, prefill, remember
 from serving.sampler import Sampled, no_logprobs
 from serving.sampling_state import SettingsTable, TokenMemory
 
@@ -32,12 +32,14 @@ class ProgramSet:
         prefill: By (chunk length, cache positions read).
         decode: By (rows, cache positions read).
         constrain: By rows.
+        avoid: By rows; none without n-grams to avoid.
         remember: Starts a slot's token memory.
     """
 
     prefill: Mapping[tuple[int, int], Executable]
     decode: Mapping[tuple[int, int], Executable]
     constrain: Mapping[int, Executable]
+    avoid: Mapping[int, Executable]
     remember: Executable
 
     @classmethod
@@ -72,11 +74,16 @@ class ProgramSet:
             rows: compiler.submit(shapes.lower_constrain(rows), same_rounding=True)
             for rows in buckets.batches
         }
+        avoids = {
+            rows: compiler.submit(shapes.lower_avoid(rows), same_rounding=True)
+            for rows in (() if ngrams is None else buckets.batches)
+        }
         remembering = compiler.submit(shapes.lower_remember())
         return cls(
             prefill=_results(prefills),
             decode=_results(decodes),
             constrain=_results(constrains),
+            avoid=_results(avoids),
             remember=remembering.result(),
         )
 
@@ -135,14 +142,9 @@ class _Shapes:
 
     def lower_constrain(self, rows: int) -> jax.stages.Lowered:
         vocab_size = self._model.vocab_size
-        sampled = jax.eval_shape(
-            lambda: Sampled(
-                tokens=jnp.zeros(rows, jnp.int32), logprobs=no_logprobs(rows, vocab_size)
-            )
-        )
         mesh = self._lie(("whole", "rows", *["whole"] * 7), ("whole",) * 3, rows)
         return jax.jit(constrain, donate_argnums=(2, 3), **mesh).lower(
-            sampled,
+            self._sampled(rows),
             jax.ShapeDtypeStruct((rows, vocab_size), jnp.float32),
             self._memory,
             self._newest,
@@ -151,6 +153,26 @@ class _Shapes:
             _ints(rows, -(-vocab_size // 32)),
             jax.ShapeDtypeStruct((rows,), jnp.bool_),
             self._ngrams,
+        )
+
+    def lower_avoid(self, rows: int) -> jax.stages.Lowered:
+        mesh = self._lie(("whole", "rows", *["whole"] * 5), ("whole",) * 3, rows)
+        return jax.jit(avoid_ngrams, donate_argnums=(2, 3), **mesh).lower(
+            self._sampled(rows),
+            jax.ShapeDtypeStruct((rows, self._model.vocab_size), jnp.float32),
+            self._memory,
+            self._newest,
+            self._settings,
+            _ints(len(DECODE_FIELDS), rows),
+            self._ngrams,
+        )
+
+    def _sampled(self, rows: int) -> Any:
+        vocab_size = self._model.vocab_size
+        return jax.eval_shape(
+            lambda: Sampled(
+                tokens=jnp.zeros(rows, jnp.int32), logprobs=no_logprobs(rows, vocab_size)
+            )
         )
 
     def lower_remember(self) -> jax.stages.Lowered:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from serving.language_model import Cache, LanguageModel
 from serving.ngram_filter import NgramFilter
 from serving.page_tables import RowsByChip
-from serving.sampler import Logprobs, Sampled, no_logprobs, sample, score
+from serving.sampler import Logprobs, Sampled, no_logprobs, resample, sample, score
 from serving.sampling_state import SamplingSettings, TokenMemory
 
 DECODE_FIELDS = ("tokens", "slots", "positions", "generated")
@@ -127,11 +127,10 @@ def constrain(
     is_constrained: jax.Array,
     ngrams: NgramFilter | None,
 ) -> tuple[Sampled, TokenMemory, jax.Array]:
-    """Choose again, among allowed tokens, for the rows with a grammar or with n-grams to avoid.
+    """Choose again, among the tokens that a grammar allows, for the rows that have one.
 
-    Which tokens a grammar allows depends on the token before, so the host says it after `decode`
-    has been launched. N-grams are looked up here, and not in `decode`, so that steps without such
-    rows have nothing to do with them. The other rows keep what `decode` gave them.
+    Which tokens those are depends on the token before, so the host says it after `decode` has been
+    launched. The other rows keep what `decode` gave them.
 
     Args:
         sampled: What `decode` gave.
@@ -167,6 +166,47 @@ def constrain(
         lambda new, old: jnp.where(jnp.expand_dims(is_constrained, range(1, new.ndim)), new, old),
         again,
         sampled,
+    )
+    tokens = jnp.maximum(sampled.tokens, 0)
+    return sampled, memory.with_tokens(slots, tokens), newest.at[slots].set(tokens)
+
+
+def avoid_ngrams(
+    sampled: Sampled,
+    logits: jax.Array,
+    memory: TokenMemory,
+    newest: jax.Array,
+    settings: SamplingSettings,
+    batch: jax.Array,
+    ngrams: NgramFilter,
+) -> tuple[Sampled, TokenMemory, jax.Array]:
+    """Choose again for the rows that avoid n-grams and have just ended a forbidden one.
+
+    Not a part of `decode`, so that steps without such rows have nothing to do with it.
+
+    Args:
+        sampled: What `decode` or `constrain` gave.
+        logits: float32[B, V], what `decode` gave.
+        memory: Of all slots; donated.
+        newest: int32[slots]; donated.
+        settings: Of all slots, as `decode` saw them.
+        batch: What `decode` got.
+        ngrams: The forbidden ones.
+
+    Returns:
+        What is sampled now, the memory and the newest tokens.
+    """
+    _, slots, positions, generated = batch
+    memory = memory.without_tokens(slots, jnp.maximum(sampled.tokens, 0))
+    sampled = resample(
+        sampled,
+        logits,
+        settings.rows(slots),
+        memory,
+        slots=slots,
+        generated=generated,
+        positions=positions + 1,
+        ngrams=ngrams,
     )
     tokens = jnp.maximum(sampled.tokens, 0)
     return sampled, memory.with_tokens(slots, tokens), newest.at[slots].set(tokens)

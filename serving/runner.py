@@ -164,8 +164,8 @@ class Runner:
     ) -> None:
         """Set a slot up for a request; `stops` are the tokens that `min_tokens` forbids.
 
-        Of a constrained slot, which has a grammar or n-grams to avoid, it is `constrain` that gives
-        the tokens; what `decode` samples for it is meaningless.
+        Of a constrained slot it is `constrain` that gives the tokens; what `decode` samples for it
+        is meaningless.
         """
         table = self._constrained if is_constrained else self._settings
         table.fill(slot, params, seed, avoids_ngrams=avoids_ngrams)
@@ -243,6 +243,25 @@ class Runner:
             self._ngrams,
         )
         return sampled
+
+    def avoid(self, decoded: Decoded, sampled: Sampled) -> Sampled:
+        """Choose again where the newest step ended a forbidden n-gram; does not wait.
+
+        Args:
+            decoded: That step.
+            sampled: What it gave, or `constrain` made of it.
+        """
+        again: Sampled
+        again, self._memory, self._newest = self._programs.avoid[decoded.rows](
+            sampled,
+            decoded.logits,
+            self._memory,
+            self._newest,
+            self._settings.on_device(),
+            decoded.batch,
+            self._ngrams,
+        )
+        return again
 
     def _launch_prefill(
         self,

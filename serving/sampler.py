@@ -82,22 +82,14 @@ def sample(
     Returns:
         The choice, and the memory with it counted.
     """
-    adjusted = jax.lax.cond(
-        jnp.any(settings.is_adjusted),
-        lambda: jnp.where(
-            settings.is_adjusted[:, None],
-            adjust(logits, settings, _take(memory, slots), generated),
-            logits,
-        ),
-        lambda: logits,
-    )
+    adjusted = _adjusted(logits, settings, memory, slots, generated)
     if allowed is not None:
         adjusted = keep_allowed(adjusted, logits, allowed)
     tokens = choose(adjusted, settings, positions)
     if ngrams is not None and memory.recent is not None:
         tokens = avoid(
             tokens,
-            adjusted,
+            lambda: adjusted,
             settings,
             positions,
             ngrams=ngrams,
@@ -113,6 +105,46 @@ def sample(
     is_finite = jnp.isfinite(jnp.max(logits, axis=-1))
     sampled = Sampled(tokens=jnp.where(is_finite, tokens, -1), logprobs=logprobs)
     return sampled, memory.with_tokens(slots, named)
+
+
+def resample(
+    sampled: Sampled,
+    logits: jax.Array,
+    settings: SamplingSettings,
+    memory: TokenMemory,
+    *,
+    slots: jax.Array,
+    generated: jax.Array,
+    positions: jax.Array,
+    ngrams: NgramFilter,
+) -> Sampled:
+    """Choose again for the rows with `avoids_ngrams` whose token ends a forbidden n-gram.
+
+    Args are those of `sample`, whose result `sampled` is; `memory` has not counted it.
+    """
+    if memory.recent is None:
+        raise ValueError("a memory without the newest tokens cannot tell what they end")
+    tokens = avoid(
+        sampled.tokens,
+        lambda: _adjusted(logits, settings, memory, slots, generated),
+        settings,
+        positions,
+        ngrams=ngrams,
+        recent=memory.recent[slots],
+        choose=choose,
+    )
+    has_changed = tokens != sampled.tokens
+    logprobs = jax.lax.cond(
+        jnp.any(has_changed & settings.wants_logprobs),
+        lambda: score(logits, jnp.maximum(tokens, 0)),
+        lambda: sampled.logprobs,
+    )
+    kept: Logprobs = jax.tree.map(
+        lambda new, old: jnp.where(jnp.expand_dims(has_changed, range(1, new.ndim)), new, old),
+        logprobs,
+        sampled.logprobs,
+    )
+    return Sampled(tokens=tokens, logprobs=kept)
 
 
 def adjust(
@@ -292,6 +324,26 @@ def _where_on(
         lambda: logits,
     )
     return kept
+
+
+def _adjusted(
+    logits: jax.Array,
+    settings: SamplingSettings,
+    memory: TokenMemory,
+    slots: jax.Array,
+    generated: jax.Array,
+) -> jax.Array:
+    """`adjust` for the rows that ask for it; not even computed if none does."""
+    adjusted: jax.Array = jax.lax.cond(
+        jnp.any(settings.is_adjusted),
+        lambda: jnp.where(
+            settings.is_adjusted[:, None],
+            adjust(logits, settings, _take(memory, slots), generated),
+            logits,
+        ),
+        lambda: logits,
+    )
+    return adjusted
 
 
 def _take(memory: TokenMemory, slots: jax.Array) -> TokenMemory:

@@ -64,11 +64,6 @@ class Sequence:
         return self.request.params.prompt_logprobs is not None
 
     @property
-    def is_constrained(self) -> bool:
-        """Whether it is `constrain` that gives its tokens: for a grammar, or n-grams to avoid."""
-        return self.matcher is not None or self.request.avoid_ngrams
-
-    @property
     def needs_steps(self) -> bool:
         """Whether the model has to run at all."""
         if self.request.params.max_tokens:

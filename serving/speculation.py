@@ -47,7 +47,9 @@ def can_speculate(sequence: Sequence) -> bool:
     Penalties count every token before the next is sampled, a grammar has to know it, and so does
     the hash of the n-grams to avoid, so such requests go one by one.
     """
-    return not sequence.is_constrained and not is_adjusted(sequence.request.params)
+    request = sequence.request
+    is_checked = sequence.matcher is not None or request.avoid_ngrams
+    return not is_checked and not is_adjusted(request.params)
 
 
 @dataclasses.dataclass(slots=True)
