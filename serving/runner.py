@@ -6,8 +6,7 @@ Knows slots and positions, nothing of requests. Used by one thread at a time.
 from __future__ import annotations
 
 import dataclasses
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,8 +17,6 @@ from numpy.typing import NDArray
 from serving.buckets import Buckets, round_up
 from serving.compilation import Compiler, keep_programs_in
 from serving.config import EngineConfig
-from serving.draft_probe import are_drafts_exact, measure_steps
-from serving.invariance import ProbeResult, kept_shapes, probe_positions
 from serving.language_model import LanguageModel
 from serving.ngram_filter import NgramFilter
 from serving.page_tables import PageTables
@@ -29,8 +26,7 @@ from serving.request import SamplingParams
 from serving.sampler import Logprobs, Sampled
 from serving.sampling_state import SettingsTable, TokenMemory, is_adjusted, memory_row
 from serving.step_times import StepTimes
-
-logger = logging.getLogger(__name__)
+from serving.warm_up import Invariance, find_invariance, measure_drafts
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,12 +65,6 @@ class Decoded:
         return int(self.batch.shape[1])
 
 
-# What a probe of the warm-up samples with: every part of the sampler that a row can ask for.
-_PROBE = SamplingParams(
-    temperature=0.8, top_k=40, top_p=0.95, min_p=0.001, logit_bias={0: 1.0}, seed=1, logprobs=20
-)
-
-
 class Runner:
     """The device's side of an engine."""
 
@@ -86,29 +76,34 @@ class Runner:
         """
         self.model = model
         self.max_model_len = config.context_tokens(model.max_seq_len)
-        self._chips = model.page_chips
-        self.buckets = Buckets.of(config, self.max_model_len, self._chips)
+        self.chips = model.page_chips
+        self.buckets = Buckets.of(config, self.max_model_len, self.chips)
         self.compilations = 0
         self.is_batch_invariant = False
         self.is_chunk_invariant = False
         self.step_times: StepTimes | None = None
         """What decode steps take; None where drafts could change tokens, or are not wanted."""
-        self._pages_a_chip = config.num_pages(self.max_model_len, self._chips)
-        self.num_pages = self._chips * self._pages_a_chip
+        self.pages_a_chip = config.num_pages(self.max_model_len, self.chips)
+        self.num_pages = self.chips * self.pages_a_chip
         self._config = config
         self._scratch_slot = config.max_slots
         self._whole = None if model.sharding is None else model.sharding.whole
         self._settings = SettingsTable(config.max_slots + 1, self._whole)
         # What constrained slots sample with; in the other table they are neutral.
         self._constrained = SettingsTable(config.max_slots + 1, self._whole)
-        self._programs: ProgramSet
+        self.programs: ProgramSet
         self._ngrams: NgramFilter | None = None
         self._cache: Any
         self._memory: TokenMemory
         self._newest: Any
         self._decode_shapes: list[tuple[int, int]] = []
         pages = self.buckets.cache_tokens // config.page_size
-        self._pages = PageTables(config.max_slots + 1, pages, self._chips)
+        self._pages = PageTables(config.max_slots + 1, pages, self.chips)
+
+    @property
+    def pages_a_slot(self) -> int:
+        """Entries of a slot's page table."""
+        return self._pages.pages_a_slot
 
     @property
     def ngram(self) -> int | None:
@@ -126,7 +121,7 @@ class Runner:
         slots = self._config.max_slots + 1
         compiler = Compiler()
         try:
-            self._programs = ProgramSet.compile(
+            self.programs = ProgramSet.compile(
                 self.model,
                 self.buckets,
                 slots=slots,
@@ -144,11 +139,16 @@ class Runner:
         self._newest = jax.device_put(jnp.zeros(slots, jnp.int32), self._whole)
         memory = TokenMemory.empty(slots, self.model.vocab_size, self.ngram)
         self._memory = jax.device_put(memory, self._whole)
-        self._warm_up()
+        self._use(find_invariance(self))
+        # Drafts are rows of one slot, and a chip with pages of its own has no rows to spare.
+        if self._config.speculate == "auto" and self.is_batch_invariant and self.chips == 1:
+            self.step_times = measure_drafts(self)
+        for slot in range(self.chips):
+            self.close_slot(slot)
 
     def release(self) -> None:
         """Give the cache and the programs back; a runner that was ready is of no use afterwards."""
-        del self._programs, self._cache, self._memory, self._newest
+        del self.programs, self._cache, self._memory, self._newest
 
     def open_slot(
         self,
@@ -171,7 +171,7 @@ class Runner:
         table.fill(slot, params, seed, avoids_ngrams=avoids_ngrams)
         if is_adjusted(params) or avoids_ngrams:
             row = memory_row(params, prompt, generated, stops, self.model.vocab_size, self.ngram)
-            self._memory = self._programs.remember(self._memory, np.int32(slot), row)
+            self._memory = self.programs.remember(self._memory, np.int32(slot), row)
 
     def place_page(self, slot: int, index: int, page: int) -> None:
         """Enter a page in a slot's table."""
@@ -179,9 +179,13 @@ class Runner:
 
     def close_slot(self, slot: int) -> None:
         """Let a slot hold no page and ask nothing of the steps to come."""
+        self.quiet_slot(slot)
+        self._pages.clear(slot)
+
+    def quiet_slot(self, slot: int) -> None:
+        """Let a slot ask nothing of the steps to come; it keeps its pages."""
         self._settings.clear(slot)
         self._constrained.clear(slot)
-        self._pages.clear(slot)
 
     def prefill(
         self, slot: int, start: int, tokens: Sequence[int], targets: Sequence[int] | None
@@ -201,7 +205,7 @@ class Runner:
         length = len(tokens)
         chunk = round_up(length, self.buckets.chunks)
         keys = round_up(max(start + length, chunk), self.buckets.chunk_keys)
-        return self._launch_prefill((chunk, keys), slot, start, tokens, targets)
+        return self.prefill_by((chunk, keys), slot, start, tokens, targets)
 
     @staticmethod
     def wait(logprobs: Logprobs) -> None:
@@ -215,10 +219,7 @@ class Runner:
             What is sampled, a row for each of `rows` and more of padding.
         """
         needed = self._pages.rows_needed([row.slot for row in rows])
-        return self._launch(self._shape_for(needed, 1 + max(row.position for row in rows)), rows)
-
-    def _sampled(self, rows: Sequence[DecodeRow]) -> Sampled:
-        return self.decode(rows).sampled
+        return self.decode_by(self._shape_for(needed, 1 + max(row.position for row in rows)), rows)
 
     def constrain(
         self, decoded: Decoded, masks: NDArray[np.int32], is_constrained: NDArray[np.bool_]
@@ -231,7 +232,7 @@ class Runner:
             is_constrained: bool[B], the rows to choose for; likewise.
         """
         sampled: Sampled
-        sampled, self._memory, self._newest = self._programs.constrain[decoded.rows](
+        sampled, self._memory, self._newest = self.programs.constrain[decoded.rows](
             decoded.sampled,
             decoded.logits,
             self._memory,
@@ -252,7 +253,7 @@ class Runner:
             sampled: What it gave, or `constrain` made of it.
         """
         again: Sampled
-        again, self._memory, self._newest = self._programs.avoid[decoded.rows](
+        again, self._memory, self._newest = self.programs.avoid[decoded.rows](
             sampled,
             decoded.logits,
             self._memory,
@@ -263,7 +264,7 @@ class Runner:
         )
         return again
 
-    def _launch_prefill(
+    def prefill_by(
         self,
         shape: tuple[int, int],
         slot: int,
@@ -271,13 +272,14 @@ class Runner:
         tokens: Sequence[int],
         targets: Sequence[int] | None,
     ) -> Logprobs:
+        """`prefill` by the program of a (chunk length, cache positions read)."""
         chunk, keys = shape
         padded = np.zeros((2, chunk), np.int32)
         padded[0, : len(tokens)] = tokens
         if targets is not None:
             padded[1, : len(tokens)] = targets
         logprobs: Logprobs
-        logprobs, self._cache = self._programs.prefill[shape](
+        logprobs, self._cache = self.programs.prefill[shape](
             self.model.params,
             self._cache,
             padded[0],
@@ -289,7 +291,8 @@ class Runner:
         )
         return logprobs
 
-    def _launch(self, shape: tuple[int, int], rows: Sequence[DecodeRow]) -> Decoded:
+    def decode_by(self, shape: tuple[int, int], rows: Sequence[DecodeRow]) -> Decoded:
+        """`decode` by the program of a (rows, cache positions read)."""
         batch = np.zeros((len(DECODE_FIELDS), shape[0]), np.int32)
         batch[1] = self._scratch_slot
         batch[:, : len(rows)] = [
@@ -300,7 +303,7 @@ class Runner:
         ]
         slots = [row.slot for row in rows]
         pages = self._pages.for_decode(slots, shape[0], shape[1] // self.buckets.page_size)
-        sampled, logits, self._cache, self._memory, self._newest = self._programs.decode[shape](
+        sampled, logits, self._cache, self._memory, self._newest = self.programs.decode[shape](
             self.model.params,
             self._cache,
             self._memory,
@@ -311,72 +314,7 @@ class Runner:
         )
         return Decoded(sampled=sampled, logits=logits, batch=batch)
 
-    def _shape_for(self, rows: int, keys: int) -> tuple[int, int]:
-        for shape in self._decode_shapes:
-            if shape[0] >= rows and shape[1] >= keys:
-                return shape
-        raise ValueError(f"no compiled step holds {rows} rows and {keys} keys")
-
-    def _warm_up(self) -> None:
-        """Run every program, and find out which of them give the same bits."""
-        # A slot on each chip that has pages of its own: they must all give the same.
-        slots = range(self._chips)
-        for slot in slots:
-            for index in range(self._pages.pages_a_slot):
-                self.place_page(slot, index, min(index + 1, self._pages_a_chip - 1))
-        token_ids = self._probe_prompt()
-        self.is_chunk_invariant = self._probe_chunks(token_ids)
-        for slot in slots:
-            for start in range(0, len(token_ids), self.buckets.largest_chunk):
-                chunk = token_ids[start : start + self.buckets.largest_chunk]
-                self.prefill(slot, start, chunk, chunk)
-            self.open_slot(slot, _PROBE, seed=1, prompt=(0,), stops=frozenset())
-        positions = probe_positions(self.buckets.decode_keys, self.max_model_len)
-        results = {
-            shape: [
-                self._probe(shape, token_ids[position], position)
-                for position in positions
-                if position < shape[1]
-            ]
-            for shape in self._programs.decode
-        }
-        self._decode_shapes, self.is_batch_invariant = kept_shapes(results)
-        self.is_batch_invariant &= self._probe_constrained(token_ids[positions[0]], results)
-        # Drafts are rows of one slot, and a chip with pages of its own has no rows to spare.
-        if self._config.speculate == "auto" and self.is_batch_invariant and self._chips == 1:
-            self._probe_drafts(token_ids)
-        for slot in slots:
-            self.close_slot(slot)
-        dropped = len(results) - len(self._decode_shapes)
-        if dropped:
-            logger.warning(
-                "%d of %d decode shapes round differently: not used", dropped, len(results)
-            )
-        if not self.is_batch_invariant:
-            logger.error("rows of one decode step differ: tokens may depend on the batch")
-        if not self.is_chunk_invariant:
-            logger.warning("prompt chunks round differently: prefixes are shared in whole chunks")
-
-    def _probe_chunks(self, token_ids: list[int]) -> bool:
-        """Whether a token's keys and values are the same bits however it is taken in."""
-        longest = self.buckets.largest_chunk
-        prompt = token_ids[:longest]
-        self.prefill(0, 0, prompt, prompt)
-        expected = self._cached_bits(len(prompt))
-        is_same = True
-        for chunk, keys in self._programs.prefill:
-            for start in range(0, len(prompt), chunk):
-                part = prompt[start : start + chunk]
-                if start + len(part) <= keys:
-                    self._launch_prefill((chunk, keys), 0, start, part, part)
-            known = min(keys, len(prompt))
-            is_same &= self._cached_bits(known) == expected[:known]
-        for position in range(min(len(prompt), self.buckets.page_size)):
-            row = DecodeRow(prompt[position], 0, position, 0)
-            self._launch((self.buckets.batches[0], self.buckets.decode_keys[0]), [row])
-        return is_same and self._cached_bits(len(prompt)) == expected
-
-    def _cached_bits(self, tokens: int) -> list[bytes]:
+    def cached_bits(self, tokens: int) -> list[bytes]:
         """For each of the first tokens of slot 0, the bits of all that the cache holds of it."""
         # Slot 0 is on the first chip, whose pages are the first of all.
         pages = self._pages.of_slot(0, -(-tokens // self.buckets.page_size))
@@ -386,61 +324,13 @@ class Runner:
         ]
         return [b"".join(part[token].tobytes() for part in held) for token in range(tokens)]
 
-    def _probe_prompt(self) -> list[int]:
-        # Beyond the first page by a step of drafts, however few sizes there are.
-        drafted = self.buckets.page_size + self.buckets.batches[-1]
-        last = max(
-            probe_positions(self.buckets.decode_keys, self.max_model_len)[-1],
-            min(drafted, self.max_model_len - 1),
-        )
-        generator = np.random.default_rng(0)
-        return [int(token) for token in generator.integers(0, self.model.vocab_size, last + 1)]
+    def _use(self, found: Invariance) -> None:
+        self._decode_shapes = found.decode_shapes
+        self.is_batch_invariant = found.is_batch_invariant
+        self.is_chunk_invariant = found.is_chunk_invariant
 
-    def _probe(self, shape: tuple[int, int], token: int, position: int) -> ProbeResult:
-        """One decode step in which all rows are the same."""
-        sampled = self._launch(shape, self._probe_rows(shape[0], token, position)).sampled
-        return _probe_result(position, sampled)
-
-    def _probe_rows(self, rows: int, token: int, position: int) -> list[DecodeRow]:
-        """Rows that are the same, on every chip that has pages of its own."""
-        return [
-            DecodeRow(token=token, slot=index % self._chips, position=position, generated=0)
-            for index in range(rows)
-        ]
-
-    def _probe_constrained(
-        self, token: int, results: Mapping[tuple[int, int], Sequence[ProbeResult]]
-    ) -> bool:
-        """Whether rows that may choose any token choose as `decode` does, in every batch size."""
-        reference = results[self._decode_shapes[-1]][0]
-        for slot in range(self._chips):
-            self._settings.clear(slot)
-            self.open_slot(
-                slot, _PROBE, seed=1, prompt=(0,), stops=frozenset(), is_constrained=True
-            )
-        is_same = True
-        for rows in self._programs.constrain:
-            shape = (rows, self.buckets.decode_keys[0])
-            decoded = self._launch(shape, self._probe_rows(rows, token, reference.position))
-            words = -(-self.model.vocab_size // 32)
-            again = self.constrain(
-                decoded, np.full((rows, words), -1, np.int32), np.ones(rows, np.bool_)
-            )
-            found = _probe_result(reference.position, again).rows
-            is_same &= shape not in self._decode_shapes or found == (reference.rows[0],) * rows
-        self._constrained.clear(0)
-        return is_same
-
-    def _probe_drafts(self, token_ids: list[int]) -> None:
-        """Find out what steps with drafts take, if such steps give the same tokens."""
-        self.open_slot(0, _PROBE, seed=1, prompt=(0,), stops=frozenset())
-        if are_drafts_exact(self._sampled, token_ids, self.buckets):
-            self.open_slot(0, SamplingParams(), seed=1, prompt=(0,), stops=frozenset())
-            self.step_times = measure_steps(self._sampled, self.buckets)
-
-
-def _probe_result(position: int, sampled: Sampled) -> ProbeResult:
-    tokens = np.asarray(sampled.tokens).tolist()
-    logprobs = np.asarray(sampled.logprobs.top)
-    rows = tuple((token, bits.tobytes()) for token, bits in zip(tokens, logprobs, strict=True))
-    return ProbeResult(position=position, rows=rows)
+    def _shape_for(self, rows: int, keys: int) -> tuple[int, int]:
+        for shape in self._decode_shapes:
+            if shape[0] >= rows and shape[1] >= keys:
+                return shape
+        raise ValueError(f"no compiled step holds {rows} rows and {keys} keys")

@@ -156,7 +156,7 @@ def a_layer(served: Served, config: PaLMConfig, sharding: Sharding) -> dict[str,
         runner.model, runner.buckets, slots, runner.num_pages, "float32", runner._ngrams
     )
     fewer = shapes.lower_decode(runner.buckets.batches[-1], CONTEXT).compile()
-    more = served.runner._programs.decode[runner.buckets.batches[-1], CONTEXT]
+    more = served.runner.programs.decode[runner.buckets.batches[-1], CONTEXT]
     return dict(collectives(more.as_text()) - collectives(fewer.as_text()))
 
 
