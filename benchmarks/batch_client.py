@@ -1,10 +1,14 @@
 """Does `talipot batch` keep the engine busy?
 
 The same prompts run twice: on an engine in this process with everything at hand, which is as busy
-as an engine can be, and through `talipot batch` and a server, each a process of its own. The ratio
-of their tokens/s is the share of the engine's time that the client fills.
+as an engine can be, and through `talipot batch` and a server, each a process of its own. Two
+things are told of the second run: how many of the engine's slots held a request, and its tokens/s
+as a share of the first run's. On two cores that the engine keeps busy alone, whatever the client
+and the doors compute is missing in the latter, however full the slots are.
 
-    python -m benchmarks.batch_client [--prompts 10000] [--new 32]
+    python -m benchmarks.batch_client [--model talipot-tiny] [--prompts 10000] [--new 32]
+
+`--model p50` is a PaLM of 50 M parameters with random weights.
 """
 
 from __future__ import annotations
@@ -13,41 +17,59 @@ import argparse
 import asyncio
 import json
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.decode import write_weights
 from benchmarks.serving import free_port, wait_until_ready
-from benchmarks.soak import MODEL, WORDS
+from benchmarks.soak import WORDS
 
 if TYPE_CHECKING:
     from serving.engine import Engine
+
+_PERIOD_S = 0.5
 
 
 def main() -> None:
     """Run both, print both rates and the ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="talipot-tiny")
     parser.add_argument("--prompts", type=int, default=10_000)
     parser.add_argument("--new", type=int, default=32)
     options = parser.parse_args()
     chance = random.Random(0)
     prompts = [" ".join(chance.choices(WORDS, k=20)) for _ in range(options.prompts)]
     tokens = options.prompts * options.new
-    engine_s = asyncio.run(_on_engine(prompts, options.new))
-    client_s = _by_client(prompts, options.new)
-    print(f"{options.prompts:,} prompts of 20 words, {options.new} new tokens each")
+    with tempfile.TemporaryDirectory() as folder:
+        model = options.model
+        if model == "p50":
+            write_weights(model, Path(folder), gguf=False)
+            model = f"{folder}/talipot"
+        engine_s = asyncio.run(_on_engine(model, prompts, options.new))
+        client_s, in_use = _by_client(model, prompts, options.new)
+    print(
+        f"{options.model}, {options.prompts:,} prompts of 20 words, {options.new} new tokens each"
+    )
     print(f"  engine         {tokens / engine_s:8,.0f} tokens/s")
-    print(f"  talipot batch  {tokens / client_s:8,.0f} tokens/s, {engine_s / client_s:.1%}")
+    print(
+        f"  talipot batch  {tokens / client_s:8,.0f} tokens/s, {engine_s / client_s:.1%}; "
+        f"{in_use:.1%} of the slots in use"
+    )
 
 
-async def _on_engine(prompts: list[str], new: int) -> float:
+async def _on_engine(model: str, prompts: list[str], new: int) -> float:
     from api.engine import load_engine
     from serving.config import EngineConfig
 
-    engine = load_engine(MODEL, EngineConfig())
+    engine = load_engine(model, EngineConfig())
     await engine.start()
     try:
         waiting = iter(enumerate(prompts))
@@ -73,10 +95,10 @@ async def _lane(engine: Engine, waiting: enumerate[str], new: int) -> None:
             pass
 
 
-def _by_client(prompts: list[str], new: int) -> float:
-    """Seconds that the client takes, less those of its own start."""
+def _by_client(model: str, prompts: list[str], new: int) -> tuple[float, float]:
+    """Seconds that the client takes, less those of its own start; and the share of slots in use."""
     http, grpc = free_port(), free_port()
-    command = [sys.executable, "-m", "api", "serve", "--no-access-log"]
+    command = [sys.executable, "-m", "api", "serve", "--model", model, "--no-access-log"]
     command += ["--port", str(http), "--grpc-port", str(grpc)]
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -86,9 +108,28 @@ def _by_client(prompts: list[str], new: int) -> float:
             wait_until_ready(server, http)
             _batch(Path(folder), "warm", prompts[:16], new, grpc)
             start_s = _batch(Path(folder), "start", prompts[:1], 1, grpc)
-            return _batch(Path(folder), "all", prompts, new, grpc) - start_s
+            with ThreadPoolExecutor(1) as watcher:
+                has_ended = threading.Event()
+                watching = watcher.submit(_slots_in_use, http, start_s, has_ended)
+                try:
+                    seconds = _batch(Path(folder), "all", prompts, new, grpc) - start_s
+                finally:
+                    has_ended.set()
+            return seconds, watching.result()
         finally:
             server.terminate()
+
+
+def _slots_in_use(port: int, start_s: float, has_ended: threading.Event) -> float:
+    """The mean share of slots that hold a request, once the client has started."""
+    shares: list[float] = []
+    has_ended.wait(start_s + _PERIOD_S)
+    while not has_ended.wait(_PERIOD_S):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        found = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        shares.append(float(found["talipot_requests_running"]) / float(found["talipot_slots"]))
+    return statistics.fmean(shares)
 
 
 def _batch(folder: Path, name: str, prompts: list[str], new: int, port: int) -> float:
