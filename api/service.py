@@ -233,15 +233,19 @@ class CompletionService:
         )
 
     def guarded(
-        self, call: CompletionCall, request: GenerationRequest
+        self, call: CompletionCall, request: GenerationRequest, *, as_whole: bool = False
     ) -> AsyncGenerator[Delta, None]:
         """One request's deltas as far as the guards let them."""
-        return self.deltas(request, self.guards.gate(call.guards, request, self.host.tokenizer))
+        gate = self.guards.gate(call.guards, request, self.host.tokenizer)
+        return self.deltas(request, gate, as_whole=as_whole)
 
     async def deltas(
-        self, request: GenerationRequest, gate: Gate | None = None
+        self, request: GenerationRequest, gate: Gate | None = None, *, as_whole: bool = False
     ) -> AsyncGenerator[Delta, None]:
-        """One request's deltas, measured; an abort by the engine becomes an error."""
+        """One request's deltas, measured; an abort by the engine becomes an error.
+
+        With `as_whole` they may come together; a gate gets them as they are, to stop in time.
+        """
         timer = self.metrics.watch()
         outcome: Outcome = "cancelled"
         tokens = 0
@@ -249,7 +253,7 @@ class CompletionService:
             engine = self.host.engine
             source: AsyncGenerator[Delta, None] | RequestStream
             if gate is None:
-                source = engine.generate(request)
+                source = engine.generate(request, as_whole=as_whole)
             else:
                 source = gate.deltas(lambda: engine.generate(request))
             async with aclosing(source) as deltas:
@@ -277,7 +281,7 @@ class CompletionService:
             timer.finish(outcome, tokens)
 
     async def _collect(self, call: CompletionCall, request: GenerationRequest) -> GenerationOutput:
-        async with aclosing(self.guarded(call, request)) as deltas:
+        async with aclosing(self.guarded(call, request, as_whole=True)) as deltas:
             return collect([delta async for delta in deltas])
 
     async def _recorded(

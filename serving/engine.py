@@ -175,11 +175,15 @@ class Engine:
         self._thread = threading.Thread(target=self._compute, name="talipot-engine", daemon=True)
         self._thread.start()
 
-    def generate(self, request: GenerationRequest) -> RequestStream:
+    def generate(self, request: GenerationRequest, *, as_whole: bool = False) -> RequestStream:
         """Admit a request; iterate over its deltas, and close the iterator to abort it.
 
         Use `contextlib.aclosing` where the iteration may end early. An iterator that is cancelled
         or dropped aborts the request as well, within two steps.
+
+        Args:
+            request: The request.
+            as_whole: Whether all deltas but the first may come together, at the end; it is cheaper.
 
         Raises:
             RequestError: The request cannot run on this model.
@@ -190,7 +194,8 @@ class Engine:
         sequence = self._core.prepare(request)
         self._core.enqueue(sequence)
         # Deltas arrive through the event loop, so none can come before the stream is known.
-        stream = RequestStream(loop, functools.partial(self._core.abort, sequence))
+        abort = functools.partial(self._core.abort, sequence)
+        stream = RequestStream(loop, abort, as_whole=as_whole)
         self._streams[sequence] = stream
         self._live.add(sequence)
         return stream

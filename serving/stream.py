@@ -16,10 +16,22 @@ class RequestStream(AsyncIterator[Delta]):
     does a generator. For one event loop and one consumer.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, abort: Callable[[], None]) -> None:
-        """`abort` is called once if the stream is closed before its last delta was taken in."""
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        abort: Callable[[], None],
+        *,
+        as_whole: bool = False,
+    ) -> None:
+        """`abort` is called once if the stream is closed before its last delta was taken in.
+
+        With `as_whole` the consumer is woken twice: for the first delta, whose time may be of
+        interest, and for all others at the end.
+        """
         self._loop = loop
         self._abort = abort
+        self._as_whole = as_whole
+        self._holds_back = False  # until the end
         self._pending: list[Delta] = []
         self._waiter: asyncio.Future[None] | None = None
         self._error: BaseException | None = None
@@ -30,7 +42,8 @@ class RequestStream(AsyncIterator[Delta]):
         """Hand over a delta; on the event loop only."""
         self._pending.append(delta)
         self._has_ended = delta.finish_reason is not None
-        self._wake()
+        if self._is_due:
+            self._wake()
 
     def fail(self, error: BaseException) -> None:
         """End with an error, raised after what was pushed; on the event loop only."""
@@ -40,7 +53,7 @@ class RequestStream(AsyncIterator[Delta]):
 
     async def __anext__(self) -> Delta:
         """The next delta."""
-        while not self._pending and not self._has_ended and not self._is_closed:
+        while not self._is_due and not self._is_closed:
             self._waiter = self._loop.create_future()
             try:
                 await self._waiter
@@ -50,6 +63,7 @@ class RequestStream(AsyncIterator[Delta]):
             finally:
                 self._waiter = None
         if self._pending and not self._is_closed:
+            self._holds_back = self._as_whole
             pending, self._pending = self._pending, []
             return pending[0] if len(pending) == 1 else join(pending)
         if self._error is not None and not self._is_closed:
@@ -72,6 +86,10 @@ class RequestStream(AsyncIterator[Delta]):
     def __del__(self) -> None:
         """Abort a request that nobody listens to any more."""
         self.close()
+
+    @property
+    def _is_due(self) -> bool:
+        return self._has_ended or (bool(self._pending) and not self._holds_back)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -16,7 +16,7 @@ from serving.config import EngineConfig
 from serving.core import EngineCore
 from serving.engine import Engine
 from serving.errors import EngineStoppedError, OverloadedError
-from serving.output import GenerationOutput
+from serving.output import Delta, GenerationOutput
 from serving.request import GenerationRequest, collect
 from tests.serving.conftest import CONTEXT, ENGINE
 from tests.serving.stepping import request, run_alone
@@ -179,6 +179,34 @@ def test_drain_aborts_what_is_late(run):
         assert {output.finish_reason for output in outputs} == {"abort"}
 
     run(scenario)
+
+
+def test_a_whole_output_comes_in_two_deltas_at_most(run, core: EngineCore):
+    asked = [request(f"{i}", max_tokens=LONG - i, temperature=1.0, seed=i) for i in range(5)]
+
+    async def deltas(engine: Engine, each: GenerationRequest) -> list[Delta]:
+        return [delta async for delta in engine.generate(each, as_whole=True)]
+
+    async def scenario(engine: Engine) -> None:
+        for each, found in zip(
+            asked, await asyncio.gather(*(deltas(engine, each) for each in asked)), strict=True
+        ):
+            assert len(found) <= 2
+            assert found[0].token_ids
+            assert collect(found) == run_alone(core, each)
+
+    run(scenario)
+
+
+def test_a_whole_output_that_is_aborted_ends_at_once(run):
+    async def scenario(engine: Engine) -> None:
+        stream = engine.generate(request("a", max_tokens=LONG), as_whole=True)
+        first = await anext(stream)
+        engine.abort("a")
+        assert (await anext(stream)).finish_reason == "abort"
+        assert first.token_ids
+
+    run(scenario, PATIENT)
 
 
 def test_an_engine_admits_only_between_start_and_stop(language_model, tokenizer):
