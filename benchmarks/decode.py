@@ -162,6 +162,8 @@ def _talipot(task: Task) -> Iterator[Measure]:
         token_budget=256 + max(task.concurrency),
         dtype="bfloat16" if form == "bfloat16" else "float32",
         quantize="int8" if form == "int8" else "none",
+        # Random weights soon repeat themselves, which any drafts would guess: no peer makes any.
+        speculate="off",
     )
     engine = load_engine(str(Path(task.folder) / "talipot"), config)
     loop = asyncio.new_event_loop()
