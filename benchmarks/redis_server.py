@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 
 import redis
+
+from benchmarks.serving import free_port
 
 _START_S = 20.0
 
@@ -22,9 +23,7 @@ def running_redis() -> Iterator[redis.Redis]:
         FileNotFoundError: redis-server is not installed.
         redis.ConnectionError: It does not come up.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
         server = subprocess.Popen(

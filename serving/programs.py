@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from serving.language_model import Cache, LanguageModel
 from serving.ngram_filter import NgramFilter
 from serving.page_tables import RowsByChip
-from serving.sampler import Logprobs, Sampled, no_logprobs, resample, sample, score
+from serving.sampler import Logprobs, Sampled, no_logprobs, replace_rows, resample, sample, score
 from serving.sampling_state import SamplingSettings, TokenMemory
 
 DECODE_FIELDS = ("tokens", "slots", "positions", "generated")
@@ -162,13 +162,7 @@ def constrain(
         allowed=allowed,
         ngrams=ngrams,
     )
-    sampled = jax.tree.map(
-        lambda new, old: jnp.where(jnp.expand_dims(is_constrained, range(1, new.ndim)), new, old),
-        again,
-        sampled,
-    )
-    tokens = jnp.maximum(sampled.tokens, 0)
-    return sampled, memory.with_tokens(slots, tokens), newest.at[slots].set(tokens)
+    return _settled(replace_rows(sampled, again, is_constrained), memory, newest, slots)
 
 
 def avoid_ngrams(
@@ -208,6 +202,13 @@ def avoid_ngrams(
         positions=positions + 1,
         ngrams=ngrams,
     )
+    return _settled(sampled, memory, newest, slots)
+
+
+def _settled(
+    sampled: Sampled, memory: TokenMemory, newest: jax.Array, slots: jax.Array
+) -> tuple[Sampled, TokenMemory, jax.Array]:
+    """What is sampled for good, with the memory and the newest tokens that follow from it."""
     tokens = jnp.maximum(sampled.tokens, 0)
     return sampled, memory.with_tokens(slots, tokens), newest.at[slots].set(tokens)
 

@@ -139,12 +139,17 @@ def resample(
         lambda: score(logits, jnp.maximum(tokens, 0)),
         lambda: sampled.logprobs,
     )
-    kept: Logprobs = jax.tree.map(
-        lambda new, old: jnp.where(jnp.expand_dims(has_changed, range(1, new.ndim)), new, old),
-        logprobs,
-        sampled.logprobs,
+    return replace_rows(sampled, Sampled(tokens=tokens, logprobs=logprobs), has_changed)
+
+
+def replace_rows(sampled: Sampled, again: Sampled, is_replaced: jax.Array) -> Sampled:
+    """Some rows, bool[R], as they were sampled again, and the others as they were."""
+    rows: Sampled = jax.tree.map(
+        lambda new, old: jnp.where(jnp.expand_dims(is_replaced, range(1, new.ndim)), new, old),
+        again,
+        sampled,
     )
-    return Sampled(tokens=tokens, logprobs=kept)
+    return rows
 
 
 def adjust(
