@@ -18,7 +18,9 @@ SafetyVerdict: TypeAlias = Literal["passed", "flagged", "redacted", "blocked", "
 Pending: TypeAlias = "tuple[Sequence[Window], asyncio.Future[list[Answer]]]"
 """Windows, and what is said of each when they are scored."""
 _MAX_SPANS = 64
-_LOOK_EVERY_TOKENS = 128  # under annotate, where nothing waits
+# Under annotate, where nothing waits: seldom enough that a look costs little, often enough that
+# little is left to score when the last token has come.
+_LOOK_EVERY_TOKENS = 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
