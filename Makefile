@@ -55,4 +55,4 @@ lock: ## Resolve pyproject.toml's ranges anew and write .ci/lock/*.txt
 
 clean: ## Remove the environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
-		.schemathesis build dist *.egg-info {memorization,model}/kernels/_native*
+		.schemathesis build dist *.egg-info {memorization,model,safety}/kernels/_native*

@@ -1,7 +1,7 @@
 """Builds the CPU kernels where a C++ compiler is at hand; pyproject.toml has all else.
 
-Without a compiler the installation goes on, and `model.kernels.status()` and
-`memorization.kernels.status()` say what is missing.
+Without a compiler the installation goes on, and `model.kernels.status()`,
+`memorization.kernels.status()` and `safety.kernels.status()` say what is missing.
 """
 
 import hashlib
@@ -61,5 +61,7 @@ setup(
             *(f"-isystem{path}" for path in ffi_headers()),
         ),
         kernels("memorization.kernels"),
+        # Loops over a row's floats are written plainly; a product and a sum may be one instruction.
+        kernels("safety.kernels", "-O3", "-ffp-contract=fast"),
     ]
 )

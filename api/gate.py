@@ -183,7 +183,7 @@ class Gate:
         prompt_logprobs, self._prompt_logprobs = self._prompt_logprobs, None
         return Delta(
             text=echo + text,
-            token_ids=tuple(self._token_ids[index] for index in left),
+            token_ids=tuple(map(self._token_ids.__getitem__, left)),
             logprobs=(
                 None
                 if self._request.params.logprobs is None

@@ -11,14 +11,16 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 from safety.policy import SafetyPolicy
-from safety.scoring_thread import Scores, ScoringThread, UnscoredError
+from safety.scoring_thread import Answer, ScoringThread, UnscoredError
 from safety.windows import Window, Windows
 
 SafetyVerdict: TypeAlias = Literal["passed", "flagged", "redacted", "blocked", "unscored"]
-Pending: TypeAlias = "tuple[Window, asyncio.Future[Scores]]"
-"""A window, and its scores when they are known."""
+Pending: TypeAlias = "tuple[Sequence[Window], asyncio.Future[list[Answer]]]"
+"""Windows, and what is said of each when they are scored."""
 _MAX_SPANS = 64
-_LOOK_EVERY_TOKENS = 128  # under annotate, where nothing waits
+# Under annotate, where nothing waits: seldom enough that a look costs little, often enough that
+# little is left to score when the last token has come.
+_LOOK_EVERY_TOKENS = 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,9 +71,10 @@ class Judge:
         self.failure: str | None = None
         """Why something has no score."""
 
-    def submit(self, text: str, window: Window) -> Pending:
-        """Have a window scored in its sentence; costs the event loop no task."""
-        return window, self._thread.submit(text[window.context : window.end])
+    def submit(self, text: str, windows: Sequence[Window]) -> Pending:
+        """Have windows scored, each in its sentence; costs the event loop no task."""
+        texts = [text[window.context : window.end] for window in windows]
+        return windows, self._thread.submit(texts)
 
     def time_limit(self) -> asyncio.Timeout:
         """For whoever waits for scores; say so to `give_up` when it has passed."""
@@ -82,42 +85,38 @@ class Judge:
         self.failure = f"the scorer took longer than {self._timeout_s:g} s"
         return self.failure
 
-    async def judge(self, pending: Pending) -> SafetySpan | None:
-        """Wait for a window's scores; the span if it reaches the threshold.
+    def judge(self, window: Window, answer: Answer) -> SafetySpan | None:
+        """Take what is said of a window; the span if it reaches the threshold.
 
         Raises:
-            UnscoredError: It has none.
+            UnscoredError: It has no scores.
         """
-        window, scores = pending
-        try:
-            return self._take(await scores, window)
-        except UnscoredError as error:
-            self.failure = str(error)
-            raise
+        if isinstance(answer, UnscoredError):
+            self.failure = str(answer)
+            raise answer
+        values: list[float] = answer.tolist()
+        self._highest = list(map(max, self._highest or values, values))
+        if max(values) < self._policy.threshold:  # so nearly always
+            return None
+        best = max(self._counted, key=values.__getitem__)
+        if values[best] < self._policy.threshold:
+            return None
+        return SafetySpan(window.start, window.end, self._labels[best], values[best])
 
     async def judge_all(self, pending: Sequence[Pending]) -> list[SafetySpan]:
         """Wait for all that have scores; the spans. `failure` says why if one has none."""
         spans = []
         try:
             async with self.time_limit():
-                for each in pending:
-                    with contextlib.suppress(UnscoredError):
-                        span = await self.judge(each)
-                        if span is not None:
-                            spans.append(span)
+                for windows, answers in pending:
+                    for window, answer in zip(windows, await answers, strict=True):
+                        with contextlib.suppress(UnscoredError):
+                            spans.append(self.judge(window, answer))
         except TimeoutError:
             self.give_up()
         finally:
             _abandon(pending)
-        return spans
-
-    def _take(self, scores: Scores, window: Window) -> SafetySpan | None:
-        values = scores.tolist()
-        self._highest = list(map(max, self._highest or values, values))
-        best = max(self._counted, key=values.__getitem__)
-        if values[best] < self._policy.threshold:
-            return None
-        return SafetySpan(window.start, window.end, self._labels[best], values[best])
+        return [span for span in spans if span is not None]
 
     def scores(self) -> dict[str, float] | None:
         """The highest of each label, none where there was no text; None if some has no score."""
@@ -173,7 +172,7 @@ class SafetyGuard:
         """See `serving.guard.Guard`."""
         judge = self._prompt_judge = Judge(self._policy, self._thread, self._timeout_s)
         windows = Windows(self._policy.window_tokens).push(prompt, token_ends, is_last=True)
-        spans = await judge.judge_all([judge.submit(prompt, window) for window in windows])
+        spans = await judge.judge_all([judge.submit(prompt, windows)])
         self._prompt_span = max(spans, key=lambda span: span.score, default=None)
         if self._policy.action == "annotate" or not (spans or judge.failure):
             return GuardVerdict("release", 0)
@@ -201,8 +200,10 @@ class SafetyGuard:
         verdict waits for scores.
         """
         text = text_so_far + new_text
-        windows = self._windows.push(text, (end for _, end in new_tokens), is_last=is_last)
-        self._pending += [self._judge.submit(text, window) for window in windows]
+        ends = [end for _, end in new_tokens]
+        windows = self._windows.push(text, ends, is_last=is_last)
+        if windows:
+            self._pending.append(self._judge.submit(text, windows))
         if self._policy.action == "annotate":
             if is_last:
                 await self._annotate()
@@ -247,25 +248,26 @@ class SafetyGuard:
             self._verdict = "flagged"
 
     async def _decide(self) -> GuardVerdict:
-        """Wait for the windows in order; stop at the first that may not leave."""
+        """Wait for the windows; stop at the first that may not leave."""
         redactions: list[tuple[int, int]] = []
-        if not self._pending:
-            return GuardVerdict("release", self._windows.decided)
-        try:
-            async with self._judge.time_limit():
-                while self._pending:
-                    span = await self._judge.judge(self._pending[0])
-                    window, _ = self._pending.pop(0)
-                    if span is None:
-                        continue
-                    self._spans.append(span)
-                    if self._policy.action == "block":
-                        return self._block(window, self._reason(span))
-                    redactions.append((window.start, window.end))
-        except TimeoutError:
-            return self._block(self._pending[0][0], self._judge.give_up())
-        except UnscoredError as error:
-            return self._block(self._pending[0][0], str(error))
+        for windows, scores in self._pending:
+            try:
+                async with self._judge.time_limit():
+                    answers = await scores
+            except TimeoutError:
+                return self._block(windows[0], self._judge.give_up())
+            for window, answer in zip(windows, answers, strict=True):
+                try:
+                    span = self._judge.judge(window, answer)
+                except UnscoredError as error:
+                    return self._block(window, str(error))
+                if span is None:
+                    continue
+                self._spans.append(span)
+                if self._policy.action == "block":
+                    return self._block(window, self._reason(span))
+                redactions.append((window.start, window.end))
+        self._pending.clear()
         if not redactions:
             return GuardVerdict("release", self._windows.decided)
         self._verdict = "redacted"
@@ -282,7 +284,6 @@ class SafetyGuard:
 
 
 def _abandon(pending: Sequence[Pending]) -> None:
-    """Nobody asks for these scores any more, nor why there are none."""
-    for _, scores in pending:
-        if not scores.cancel() and not scores.cancelled():
-            scores.exception()
+    """Nobody asks for these scores any more."""
+    for _, answers in pending:
+        answers.cancel()

@@ -7,6 +7,7 @@ cost few calls, and neither the event loop nor the model's own thread ever waits
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import threading
 from collections import deque
@@ -20,12 +21,16 @@ from safety.scorers.base import Scorer
 
 _LOGGER = logging.getLogger("talipot.safety")
 Scores: TypeAlias = NDArray[np.float32]
-_Job: TypeAlias = "tuple[str, asyncio.Future[Scores]]"
-_Answer: TypeAlias = "tuple[asyncio.Future[Scores], Scores | Exception]"
 
 
 class UnscoredError(Exception):
     """A text has no score: the scorer failed, lags behind, or has ended."""
+
+
+Answer: TypeAlias = "Scores | UnscoredError"
+"""A text's float32[labels], or why it has none."""
+_Job: TypeAlias = "tuple[Sequence[str], asyncio.Future[list[Answer]]]"
+_Answered: TypeAlias = "tuple[asyncio.Future[list[Answer]], list[Answer]]"
 
 
 class ScoringThread:
@@ -51,6 +56,7 @@ class ScoringThread:
         self._loading = threading.Lock()
         self._changed = threading.Condition()
         self._jobs: deque[_Job] = deque()
+        self._waiting = 0  # texts of the jobs
         self._thread: threading.Thread | None = None
         self._is_closed = False
         self.texts_total = 0
@@ -60,7 +66,7 @@ class ScoringThread:
     @property
     def waiting(self) -> int:
         """Texts that wait for a batch."""
-        return len(self._jobs)
+        return self._waiting
 
     def load(self) -> Scorer:
         """The scorer, loaded now if it is not yet; raises what loading raises."""
@@ -69,18 +75,19 @@ class ScoringThread:
                 self._scorer = self._load()
             return self._scorer
 
-    def submit(self, text: str) -> asyncio.Future[Scores]:
-        """The text's scores when they are known: float32[labels].
-
-        The future raises UnscoredError where there are none.
-        """
-        future: asyncio.Future[Scores] = asyncio.get_running_loop().create_future()
+    def submit(self, texts: Sequence[str]) -> asyncio.Future[list[Answer]]:
+        """One future for all of `texts`: what is said of each, when the last of them is scored."""
+        future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
         with self._changed:
-            if self._is_closed or len(self._jobs) >= self._max_waiting:
-                why = "has ended" if self._is_closed else f"lags {self._max_waiting} texts behind"
-                future.set_exception(UnscoredError(f"the scorer {why}"))
+            if self._is_closed or self._waiting + len(texts) > self._max_waiting:
+                why = "has ended"
+                if not self._is_closed:
+                    limit = self._max_waiting
+                    why = f"lags {self._waiting} texts behind; at most {limit} may wait"
+                future.set_result([UnscoredError(f"the scorer {why}") for _ in texts])
                 return future
-            self._jobs.append((text, future))
+            self._jobs.append((texts, future))
+            self._waiting += len(texts)
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name="talipot-scorer", daemon=True
@@ -95,8 +102,10 @@ class ScoringThread:
             self._is_closed = True
             jobs = list(self._jobs)
             self._jobs.clear()
+            self._waiting = 0
             self._changed.notify()
-        _deliver([(future, UnscoredError("the scorer has ended")) for _, future in jobs])
+        ended = UnscoredError("the scorer has ended")
+        _deliver([(future, [ended] * len(texts)) for texts, future in jobs])
         if self._thread is not None:
             self._thread.join()
 
@@ -107,22 +116,30 @@ class ScoringThread:
                     self._changed.wait()
                 if self._is_closed:
                     return
-                count = min(self._max_batch, len(self._jobs))
-                jobs = [self._jobs.popleft() for _ in range(count)]
+                jobs = self._take()
             jobs = [job for job in jobs if not job[1].done()]  # nobody waits for the others
+            answers = iter(self._score_all([text for texts, _ in jobs for text in texts]))
             _deliver(
-                [
-                    (future, scores)
-                    for (_, future), scores in zip(
-                        jobs, self._score([text for text, _ in jobs]), strict=True
-                    )
-                ]
+                [(future, list(itertools.islice(answers, len(texts)))) for texts, future in jobs]
             )
 
-    def _score(self, texts: Sequence[str]) -> Sequence[Scores | Exception]:
-        """Each text's scores, or why there are none."""
-        if not texts:
-            return []
+    def _take(self) -> list[_Job]:
+        """The next jobs: as many as fit one batch, or one that is larger."""
+        jobs: list[_Job] = []
+        count = 0
+        while self._jobs and (not jobs or count + len(self._jobs[0][0]) <= self._max_batch):
+            jobs.append(self._jobs.popleft())
+            count += len(jobs[-1][0])
+        self._waiting -= count
+        return jobs
+
+    def _score_all(self, texts: Sequence[str]) -> list[Answer]:
+        answers: list[Answer] = []
+        for start in range(0, len(texts), self._max_batch):
+            answers += self._score(texts[start : start + self._max_batch])
+        return answers
+
+    def _score(self, texts: Sequence[str]) -> list[Answer]:
         self.batches_total += 1
         self.texts_total += len(texts)
         unique = list(dict.fromkeys(texts))  # a prompt comes once for each of its choices
@@ -152,21 +169,17 @@ def checked_scores(scorer: Scorer, texts: Sequence[str]) -> Scores:
     return scores
 
 
-def _deliver(answers: Sequence[_Answer]) -> None:
+def _deliver(answered: Sequence[_Answered]) -> None:
     """Resolve futures on their event loop, all in one call."""
-    if not answers:
+    if not answered:
         return
     try:
-        answers[0][0].get_loop().call_soon_threadsafe(_resolve, answers)
+        answered[0][0].get_loop().call_soon_threadsafe(_resolve, answered)
     except RuntimeError:
         _LOGGER.warning("the event loop was closed before the scorer")
 
 
-def _resolve(answers: Sequence[_Answer]) -> None:
-    for future, answer in answers:
-        if future.done():
-            continue
-        if isinstance(answer, Exception):
-            future.set_exception(answer)
-        else:
-            future.set_result(answer)
+def _resolve(answered: Sequence[_Answered]) -> None:
+    for future, answers in answered:
+        if not future.done():
+            future.set_result(answers)

@@ -118,10 +118,12 @@ def _texts(given: Input) -> list[str]:
 
 
 async def _score(scoring: ScoringThread, texts: list[str]) -> list[Scores]:
-    try:
-        return await asyncio.gather(*(scoring.submit(text) for text in texts))
-    except UnscoredError as error:
-        raise NotReadyError(f"input was not scored: {error}", retry_after_s=1.0) from None
+    found: list[Scores] = []
+    for answer in await scoring.submit(texts):
+        if isinstance(answer, UnscoredError):
+            raise NotReadyError(f"input was not scored: {answer}", retry_after_s=1.0)
+        found.append(answer)
+    return found
 
 
 def _moderation(scorer: Scorer, scores: Scores, threshold: float) -> Moderation:

@@ -84,6 +84,8 @@ def normalised(text: str) -> str:
 
 def with_plain_characters(text: str) -> str:
     """The first half of `normalised`: lower case, no look-alikes, nothing invisible."""
+    if text.isascii():
+        return text.lower()
     buffer = _Buffer(text, None, None)
     _simplify(buffer)
     return buffer.text

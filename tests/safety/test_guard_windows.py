@@ -60,6 +60,23 @@ def test_what_is_held_back_is_less_than_a_window(text, max_tokens):
         assert len(held) < max_tokens or held[max_tokens - 1] > ends[index]
 
 
+@given(tokenized(), st.integers(1, 9))
+def test_windows_close_when_they_are_due_and_never_before(text, max_tokens):
+    whole, ends = text
+    eager, patient = Windows(max_tokens), Windows(max_tokens)
+    seen = pushed = 0  # tokens
+    for index in range(len(ends)):
+        known = whole[: ends[index]]
+        start = ends[pushed - 1] if pushed else 0
+        due = patient.is_due(known[start:], index + 1 - pushed)
+        closed = eager.push(known, ends[seen : index + 1], is_last=False)
+        seen = index + 1
+        assert due or not closed
+        if due:
+            assert patient.push(known, ends[pushed:seen], is_last=False) == closed
+            pushed = seen
+
+
 @pytest.mark.parametrize(
     ("text", "pieces"),
     [
