@@ -24,7 +24,6 @@ from api.audit.config import TargetConfig
 from api.audit.folder import RunFolder
 from api.audit.generators.engine import EngineGenerator
 from api.audit.generators.patience import Patience
-from api.audit.run import identity_of
 from api.audit.runner import Runner
 from api.batch.progress import BatchProgress
 from api.config import DEFAULT_MODEL
@@ -90,7 +89,7 @@ async def _audit(
     progress = BatchProgress(len(audit.prompts), 0, Console(file=io.StringIO()), "units")
     with (
         tempfile.TemporaryDirectory() as path,
-        RunFolder(Path(path), identity_of(audit, generator, scorer)) as folder,
+        RunFolder(Path(path), {}) as folder,
     ):
         runner = Runner(
             audit=audit,
