@@ -24,7 +24,8 @@ from safety.audits.units import Audit, Findings
 from safety.scorers.base import Scorer
 
 FORMAT = 1
-_REPORT = "report.html"  # written last, when all else of a run is there
+REPORT = "report.html"
+"""Written last, when all else of a run is there."""
 
 
 async def run_audit(
@@ -105,7 +106,7 @@ def write_findings(
         _write_parquet(folder.path / "results.parquet", findings.rows)
     summary = {**identity, "talipot": version(), "metrics": findings.metrics}
     folder.write("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    return folder.write(_REPORT, render(findings.report, Provenance.of(identity)))
+    return folder.write(REPORT, render(findings.report, Provenance.of(identity)))
 
 
 def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
