@@ -72,9 +72,15 @@ def listing(name):
 
     class Listing(BaseHTTPRequestHandler):
         def do_GET(self):
+            self.answer(200 if self.path == "/v1/models" else 503)
+
+        def do_POST(self):
+            self.answer(503)
+
+        def answer(self, status):
             asked.append(self.path)
             body = json.dumps({"data": [{"id": name}]}).encode()
-            self.send_response(200 if self.path == "/v1/models" else 503)
+            self.send_response(status)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
