@@ -148,9 +148,9 @@ def report(first: Run, second: Run, differences: Sequence[Difference]) -> Report
         headlines=[
             Headline(
                 label="Measures that differ beyond noise",
-                value=Estimate(float(len(real)), n=len(differences)),
+                value=Estimate(float(len(real))),
                 unit="text",
-                note="measures; adjusted p < 0.05",
+                note=f"of {len(differences)} measures; adjusted p < 0.05",
             )
         ],
         sections=[
