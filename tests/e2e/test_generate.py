@@ -12,10 +12,17 @@ from memorization.layout import IndexParameters
 from model.checkpoint import load_pretrained
 from model.errors import ConfigError
 from serving.request import SamplingParams
-from tests.e2e.tiny import ENGINE
+from tests.e2e.tiny import ENGINE, MODEL_NAME
 from tests.memorization.conftest import write_jsonl
 
-SAMPLING = SamplingParams(max_tokens=40, seed=5, ignore_eos=True)
+FIELDS = {"max_tokens": 40, "seed": 5, "ignore_eos": True}
+
+
+@pytest.fixture
+def plain(http):
+    """What is printed of the same text unwatched, as a server generates it."""
+    body = {"model": MODEL_NAME, "prompt": "It was", **FIELDS}
+    return http.post("/v1/completions", json=body).json()["choices"][0]["text"] + "\n"
 
 
 @pytest.fixture
@@ -25,7 +32,7 @@ def generated(tiny_model, capsys):
         config = GenerateConfig(
             prompt="It was",
             model=str(tiny_model),
-            sampling=SAMPLING,
+            sampling=SamplingParams(**FIELDS),
             engine=ENGINE,
             echo=echo,
             json=as_json,
@@ -45,9 +52,13 @@ def index(tiny_model, tmp_path):
     return str(tmp_path / "index")
 
 
-def test_annotate_changes_no_text_and_tells_the_verdict(generated):
-    plain, errors = generated()
+def test_an_unwatched_text_has_no_verdict(generated, plain):
+    text, errors = generated()
+    assert text == plain
     assert "safety" not in errors
+
+
+def test_annotate_changes_no_text_and_tells_the_verdict(generated, plain):
     text, errors = generated(safety_action="annotate", safety_threshold=0, safety_prompt=True)
     assert text == plain
     assert "safety: flagged." in errors
@@ -65,8 +76,7 @@ def test_block_prints_nothing_of_what_it_ends(generated):
     assert "reaches threshold=0" in errors
 
 
-def test_redact_blacks_out(generated):
-    plain, _ = generated()
+def test_redact_blacks_out(generated, plain):
     text, errors = generated(safety_action="redact", safety_threshold=0)
     assert len(text) == len(plain)
     assert set(text) <= {"█", " ", "\n"}
@@ -74,8 +84,7 @@ def test_redact_blacks_out(generated):
 
 
 @pytest.mark.parametrize("action", ["annotate", "block", "avoid"])
-def test_training_text_is_looked_up_in_the_index_that_is_given(generated, index, action):
-    plain, _ = generated()
+def test_training_text_is_looked_up_in_the_index_that_is_given(generated, plain, index, action):
     text, errors = generated(
         memorization_action=action, memorization_min_tokens=12, memorization_index=index
     )
@@ -84,8 +93,7 @@ def test_training_text_is_looked_up_in_the_index_that_is_given(generated, index,
     assert "0 of 40 tokens" in errors
 
 
-def test_json_has_text_and_verdicts_in_one_object(generated):
-    plain, _ = generated(echo=True)
+def test_json_has_text_and_verdicts_in_one_object(generated, plain):
     text, errors = generated(
         echo=True,
         as_json=True,
@@ -94,7 +102,7 @@ def test_json_has_text_and_verdicts_in_one_object(generated):
         safety_window_tokens=8,
     )
     found = json.loads(text)
-    assert found["text"] + "\n" == plain
+    assert found["text"] + "\n" == "It was" + plain
     assert (found["finish_reason"], found["usage"]["completion_tokens"]) == ("length", 40)
     assert found["safety"]["verdict"] == "flagged"
     assert found["safety"]["spans"][0]["start"] == len("It was")
