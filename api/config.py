@@ -26,6 +26,17 @@ LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 ExportFormat: TypeAlias = Literal["hf", "gguf"]
 
 DEFAULT_MODEL = "talipot-tiny"
+_GENERATE_GUARDS = (
+    "scorer",
+    "safety_action",
+    "safety_threshold",
+    "safety_labels",
+    "safety_window_tokens",
+    "safety_prompt",
+    "memorization_action",
+    "memorization_min_tokens",
+    "memorization_index",
+)
 _GENERATE_OPTIONS = (
     "max_tokens",
     "temperature",
@@ -180,7 +191,9 @@ class GenerateConfig:
         echo: Print the prompt before its continuation.
         json_schema: Generate JSON that this schema accepts, given as JSON.
         guided_regex: Generate text that this regular expression matches as a whole.
+        json: Print JSON for programs, when the text is whole.
         sampling: How tokens are chosen.
+        guards: How the text is watched.
         engine: How the model is run.
     """
 
@@ -189,9 +202,14 @@ class GenerateConfig:
     echo: bool = False
     json_schema: str | None = None
     guided_regex: str | None = None
+    json: bool = False
     sampling: SamplingParams = dataclasses.field(
         default_factory=lambda: SamplingParams(max_tokens=128),
         metadata={"panel": "Sampling", "only": _GENERATE_OPTIONS},
+    )
+    guards: GuardConfig = dataclasses.field(
+        default_factory=GuardConfig,
+        metadata={"panel": "Safety and memorization", "only": _GENERATE_GUARDS},
     )
     engine: EngineConfig = dataclasses.field(
         default_factory=lambda: EngineConfig(max_slots=1),

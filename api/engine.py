@@ -40,6 +40,21 @@ def load_engine(name_or_path: str, config: EngineConfig) -> Engine:
     return Engine.from_pretrained(pretrained, config, sharding)
 
 
+def load_watched_engine(name_or_path: str, config: EngineConfig, guards: Guards) -> Engine:
+    """`load_engine`, with all that its requests are watched by; nothing is compiled yet.
+
+    Raises:
+        CheckpointError: The model is not found, damaged, or without a tokenizer.
+        ConfigError: The settings do not fit the model, or the guards cannot keep their policies.
+        MissingExtraError: The scorer needs a package that is not installed.
+    """
+    guards.load()  # first, since a policy that cannot be kept is no reason to load a model
+    engine = load_engine(name_or_path, config)
+    guards.load_index(engine.model_name, engine.tokenizer)
+    forbid_ngrams(engine, guards)
+    return engine
+
+
 def forbid_ngrams(engine: Engine, guards: Guards) -> None:
     """Give an engine that has not started the n-grams that guards may ask it to avoid, if any."""
     if guards.ngrams is not None:

@@ -13,6 +13,7 @@ from model.errors import ConfigError
 from safety.policy import SafetyAction, SafetyPolicy
 
 LogTexts: TypeAlias = Literal["full", "hashed"]
+NO_SCORER = NO_INDEX = "none"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,12 +45,14 @@ class GuardConfig:
 
     scorer: str = "embedded"
     scorer_timeout_s: float = 5.0
-    safety_action: SafetyAction = "off"
+    safety_action: SafetyAction = dataclasses.field(default="off", metadata={"flag": "--safety"})
     safety_threshold: float = 0.5
     safety_labels: tuple[str, ...] = ()
     safety_window_tokens: int = 32
     safety_prompt: bool = False
-    memorization_action: MemorizationAction = "off"
+    memorization_action: MemorizationAction = dataclasses.field(
+        default="off", metadata={"flag": "--memorization"}
+    )
     memorization_min_tokens: int = 50
     memorization_index: str | None = None
     memorization_ngrams: bool = True
@@ -84,6 +87,19 @@ class GuardConfig:
         """The policy of requests that ask for nothing."""
         return MemorizationPolicy(
             action=self.memorization_action, min_tokens=self.memorization_min_tokens
+        )
+
+    def for_own_policies(self) -> GuardConfig:
+        """The same policies, and nothing to load that they do not need.
+
+        For a process in which no request asks for more than they do.
+        """
+        is_traced = self.memorization_action != "off"
+        return dataclasses.replace(
+            self,
+            scorer=NO_SCORER if self.safety_action == "off" else self.scorer,
+            memorization_index=self.memorization_index if is_traced else NO_INDEX,
+            memorization_ngrams=self.memorization_action == "avoid",
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from api.errors import MissingExtraError
 from api.gate import Gate
-from api.guard_config import GuardConfig
+from api.guard_config import NO_INDEX, NO_SCORER, GuardConfig
 from api.guard_fields import GuardFields
 from api.side_metrics import Verdicts
 from api.token_ends import TokenEnds, TokenLengths
@@ -31,7 +31,6 @@ from serving.guard import Guard
 from serving.request import GenerationRequest, SamplingParams
 
 _LOGGER = logging.getLogger("talipot")
-NO_SCORER = NO_INDEX = "none"
 _Policy = TypeVar("_Policy", SafetyPolicy, MemorizationPolicy)
 
 
@@ -87,7 +86,7 @@ class Guards:
         try:
             self._check_safety(self.safety)
         except RequestError as error:
-            raise ConfigError(f"the server's policy: {error}") from None
+            raise ConfigError(f"the policy of all requests: {error}") from None
 
     def load_index(self, model_name: str, tokenizer: Tokenizer) -> None:
         """Open the index of the training data, whose token ids must be the model's.
@@ -113,7 +112,7 @@ class Guards:
         try:
             self._check_memorization(self.memorization)
         except RequestError as error:
-            raise ConfigError(f"the server's policy: {error}") from None
+            raise ConfigError(f"the policy of all requests: {error}") from None
 
     def close(self) -> None:
         """End the threads."""
@@ -150,13 +149,13 @@ class Guards:
         if sure is None:
             raise RequestError(
                 f"memorization.action={policy.action!r} needs an index that finds verbatim runs, "
-                "and this server's finds near duplicates alone",
+                "and the one here finds near duplicates alone",
                 param="memorization",
             )
         if policy.min_tokens < sure:
             raise RequestError(
                 f"memorization.min_tokens={policy.min_tokens} must be at least {sure}, the "
-                "shortest run that this server's index is sure to find",
+                "shortest run that the index here is sure to find",
                 param="memorization",
             )
         return tracer
@@ -169,7 +168,7 @@ class Guards:
         """
         if self.tracer is None:
             raise RequestError(
-                "memorization needs an index of the training data, and this server has none "
+                "memorization needs an index of the training data, and there is none here "
                 "(--memorization-index)",
                 param="memorization",
             )
@@ -214,14 +213,14 @@ class Guards:
     def _require_ngrams(self, policy: MemorizationPolicy) -> None:
         if self.ngrams is None:
             raise RequestError(
-                "memorization.action='avoid' needs a filter of n-grams, and this server has none "
+                "memorization.action='avoid' needs a filter of n-grams, and there is none here "
                 "(talipot index build --ngram, talipot serve --memorization-ngrams)",
                 param="memorization",
             )
         if policy.min_tokens < self.ngrams.guarantee_tokens:
             raise RequestError(
                 f"memorization.min_tokens={policy.min_tokens} must be at least "
-                f"{self.ngrams.guarantee_tokens}, the shortest run that this server's filter of "
+                f"{self.ngrams.guarantee_tokens}, the shortest run that the filter here of "
                 "n-grams is sure to avoid",
                 param="memorization",
             )
@@ -231,7 +230,7 @@ class Guards:
             return
         if self.scoring is None:
             raise RequestError(
-                f"safety.action={policy.action!r} needs a scorer, and this server has none "
+                f"safety.action={policy.action!r} needs a scorer, and there is none here "
                 "(--scorer none)",
                 param="safety",
             )

@@ -5,7 +5,7 @@ help is the field's line in the docstring's `Attributes:` section. From each fie
 (`--max-slots`) and one environment variable (`TALIPOT_MAX_SLOTS`). A field that is itself a
 dataclass contributes its fields in place, under a help panel of its own.
 
-A field's metadata may say `argument=True` (positional), `flag="-m"` (a short option),
+A field's metadata may say `argument=True` (positional), `flag="-m"` (a shorter name of it),
 `panel="Server"` (help panel; on a nested dataclass: of all its fields) and, on a nested
 dataclass, `only=(...)` (which of its fields become options).
 """
@@ -38,7 +38,7 @@ class Setting:
         help: One line for people.
         panel: Heading that it stands under in `--help`.
         is_argument: Whether it is positional.
-        short_flag: One-letter option, if any.
+        short_flag: Another, shorter name of the option, if any.
     """
 
     path: tuple[str, ...]
@@ -85,7 +85,7 @@ class Setting:
         )
 
     def _flags(self) -> tuple[str, ...]:
-        """`--name`, or for a switch that is on `--no-name` alone; then the short flag."""
+        """`--name`, or for a switch that is on `--no-name` alone; then the shorter name."""
         flag = "--" + self.name.replace("_", "-")
         if self.annotation is bool and self.default is True:
             flag = f" /--no-{flag[2:]}"

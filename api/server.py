@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 import uvicorn
 
 from api.config import ServeConfig
-from api.engine import forbid_ngrams, load_engine, model_name
+from api.engine import load_watched_engine, model_name
 from api.grpc.server import GrpcDoor
 from api.guards import Guards
 from api.host import EngineHost
@@ -24,7 +24,6 @@ from api.http.app import create_hosted_app
 from api.metrics import ServingMetrics
 from api.service import CompletionService
 from api.side import output_writer
-from serving.engine import Engine
 
 _LOGGER = logging.getLogger("talipot")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -62,15 +61,9 @@ class _Server:
         # Read before a port opens: a model that is not there is the command's error at once.
         name = config.served_model_name or model_name(config.model)
         guards = Guards(config.guards)
-
-        def load() -> Engine:
-            guards.load()  # first, since a policy that cannot be kept is no reason to load a model
-            engine = load_engine(config.model, config.engine)
-            guards.load_index(engine.model_name, engine.tokenizer)
-            forbid_ngrams(engine, guards)
-            return engine
-
-        self._host = EngineHost(load, name)
+        self._host = EngineHost(
+            lambda: load_watched_engine(config.model, config.engine, guards), name
+        )
         metrics = ServingMetrics(self._host.stats)
         service = CompletionService(
             self._host,

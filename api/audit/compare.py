@@ -28,15 +28,7 @@ def run_compare(config: CompareConfig) -> None:
         differences = comparison.compare(first, second)
     except AuditSettingsError as error:
         raise AuditError(str(error)) from None
-    identity = {
-        "audit": f"compare {first.identity['audit']}",
-        "settings": {
-            f"{letter} {field}": _shown(run.identity.get(field))
-            for letter, run in (("A", first), ("B", second))
-            for field in ("model", "scorer", "settings")
-            if run.identity.get(field) is not None
-        },
-    }
+    identity = {"audit": f"compare {first.identity['audit']}", "settings": _settings(first, second)}
     name = f"compare-{config.first.resolve().name}-{config.second.resolve().name}"
     findings = Findings(
         metrics=comparison.to_json(differences),
@@ -61,6 +53,18 @@ def _read(folder: Path) -> comparison.Run:
     except ValueError as error:
         raise AuditError(f"{folder} holds a damaged run: no JSON: {error}") from None
     return comparison.Run(name=str(folder), identity=identity, rows=rows)
+
+
+def _settings(first: comparison.Run, second: comparison.Run) -> dict[str, str]:
+    """What the runs depend on, once where it is the same in both."""
+    found: dict[str, str] = {}
+    for field in ("model", "scorer", "settings"):
+        one, other = first.identity.get(field), second.identity.get(field)
+        if one == other:
+            found |= {} if one is None else {field: _shown(one)}
+        else:
+            found |= {f"{field} of A": _shown(one), f"{field} of B": _shown(other)}
+    return found
 
 
 def _shown(value: Any) -> str:

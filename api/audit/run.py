@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,8 @@ from rich.console import Console
 
 from api.audit.config import RunConfig, TargetConfig
 from api.audit.folder import RunFolder, sound
-from api.audit.generators import open_generator
+from api.audit.generators import find_model
+from api.audit.generators.found import FoundModel
 from api.audit.rendering.page import Provenance, render
 from api.audit.runner import Runner
 from api.batch.progress import BatchProgress
@@ -20,7 +22,6 @@ from api.installation import version
 from safety.audits.errors import AuditDataError, AuditSettingsError
 from safety.audits.units import Audit, Findings
 from safety.scorers.base import Scorer
-from safety.text_generator import TextGenerator
 
 FORMAT = 1
 REPORT = "report.html"
@@ -42,34 +43,38 @@ async def run_audit(
     def note(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    async with open_generator(target, note) as generator:
-        return await run_on(audit, run, generator, scorer, console, target.max_in_flight)
+    async with find_model(target, note) as model:
+        return await run_on(audit, run, model, scorer, console, target.max_in_flight)
 
 
 async def run_on(
     audit: Audit,
     run: RunConfig,
-    generator: TextGenerator | None,
+    model: FoundModel | None,
     scorer: Scorer | None,
     console: Console,
     max_in_flight: int = 128,
 ) -> Path:
-    """`run_audit` on a model that is there."""
-    identity = identity_of(audit, generator, scorer)
+    """`run_audit` on a model that is found; it is made ready if there is something to ask."""
+    identity = identity_of(audit, model, scorer)
     units = audit.units()
-    with RunFolder(run.out or _default_folder(audit, generator), identity) as folder:
+    with RunFolder(run.out or _default_folder(audit, model), identity) as folder:
         done = sum(unit.id in folder.records for unit in units)
         progress = BatchProgress(len(units), done, console, "units", has_tokens=audit.needs_model)
-        runner = Runner(
-            audit=audit,
-            generator=generator,
-            scorer=scorer,
-            folder=folder,
-            progress=progress,
-            max_in_flight=max_in_flight,
-        )
-        async with progress.shown():
-            await runner.run(units)
+        if done == len(units):
+            progress.note(f"all {done} units are done; making the report again")
+        else:
+            async with contextlib.nullcontext() if model is None else model.ready() as generator:
+                runner = Runner(
+                    audit=audit,
+                    generator=generator,
+                    scorer=scorer,
+                    folder=folder,
+                    progress=progress,
+                    max_in_flight=max_in_flight,
+                )
+                async with progress.shown():
+                    await runner.run(units)
         try:
             labels = () if scorer is None else scorer.labels
             findings = audit.findings(folder.records, labels)
@@ -78,17 +83,13 @@ async def run_on(
         return write_findings(folder, identity, findings, with_parquet=run.parquet)
 
 
-def identity_of(
-    audit: Audit, generator: TextGenerator | None, scorer: Scorer | None
-) -> dict[str, Any]:
+def identity_of(audit: Audit, model: FoundModel | None, scorer: Scorer | None) -> dict[str, Any]:
     """All that a run's numbers depend on."""
     return {
         "format": FORMAT,
         "audit": audit.name,
         "settings": dict(audit.settings),
-        "model": None
-        if generator is None
-        else {"name": generator.name, "version": generator.version},
+        "model": None if model is None else {"name": model.name, "version": model.version},
         "scorer": None
         if scorer is None
         else {"name": scorer.name, "version": scorer.version, "labels": list(scorer.labels)},
@@ -116,6 +117,6 @@ def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     pq.write_table(pa.Table.from_pylist(plain), path)
 
 
-def _default_folder(audit: Audit, generator: TextGenerator | None) -> Path:
-    model = "" if generator is None else f"-{generator.name.replace('/', '-')}"
-    return Path("audits") / f"{audit.name}{model}"
+def _default_folder(audit: Audit, model: FoundModel | None) -> Path:
+    suffix = "" if model is None else f"-{model.name.replace('/', '-')}"
+    return Path("audits") / f"{audit.name}{suffix}"

@@ -144,9 +144,9 @@ def report(
             *(
                 Headline(
                     label=f"Groups whose {measure} differs from the others' beyond noise",
-                    value=Estimate(float(count), n=len(comparisons)),
+                    value=Estimate(float(count)),
                     unit="text",
-                    note="groups; adjusted p < 0.05",
+                    note=f"of {len(comparisons)} groups; adjusted p < 0.05",
                 )
                 for measure, count in different.items()
             ),

@@ -198,9 +198,9 @@ def report(
     headlines = [
         Headline(
             label="Groups whose toxicity differs from the others' beyond noise",
-            value=Estimate(float(len(real)), n=len(comparisons)),
+            value=Estimate(float(len(real))),
             unit="text",
-            note="groups; adjusted p < 0.05",
+            note=f"of {len(comparisons)} groups; adjusted p < 0.05",
         ),
         Headline(
             label=f"Mean {label} of a first sentence",

@@ -23,6 +23,9 @@ _BATCH_VALUES = 4_000_000
 def mean(values: ArrayLike, seed: int) -> Estimate:
     """Mean of one value a prompt, with a percentile bootstrap interval over prompts.
 
+    Values that are all alike have no interval: resampled they always give the same, which says
+    nothing of how far the mean may be from it.
+
     Args:
         values: float[prompts]; NaN is a prompt without a value.
         seed: Of the resampling.
@@ -32,8 +35,8 @@ def mean(values: ArrayLike, seed: int) -> Estimate:
     if array.size == 0:
         return Estimate(float("nan"), n=0)
     value = float(array.mean())
-    if array.size == 1:
-        return Estimate(value, n=1)
+    if array.min() == array.max():
+        return Estimate(value, n=int(array.size))
     interval = scipy.stats.bootstrap(
         (array,),
         np.mean,
@@ -93,10 +96,36 @@ def rate_of(values: ArrayLike) -> Estimate:
     return rate(int(array.sum()), array.size)
 
 
+def rate_difference(one: ArrayLike, other: ArrayLike) -> Estimate:
+    """Share of one sample minus that of another, independent one.
+
+    The interval is Newcombe's, from Wilson's of both shares (Newcombe 1998, Interval estimation
+    for the difference between independent proportions, method 10).
+
+    Args:
+        one: bool[n].
+        other: bool[m].
+    """
+    first, second = rate_of(one), rate_of(other)
+    n = (first.n or 0) + (second.n or 0)
+    value = first.value - second.value
+    if first.low is None or first.high is None or second.low is None or second.high is None:
+        return Estimate(value, n=n)
+    return Estimate(
+        value,
+        value - float(np.hypot(first.value - first.low, second.high - second.value)),
+        value + float(np.hypot(first.high - first.value, second.value - second.low)),
+        n,
+    )
+
+
 def difference_p(one: ArrayLike, other: ArrayLike, seed: int) -> float:
-    """Two-sided p-value that two independent groups have the same mean, by permutation."""
+    """Two-sided p-value that two independent groups have the same mean, by permutation.
+
+    NaN where a group has less than two values: one value is no evidence about a group.
+    """
     first, second = np.asarray(one, np.float64), np.asarray(other, np.float64)
-    if min(first.size, second.size) == 0 or first.size + second.size < 3:
+    if min(first.size, second.size) < 2:
         return float("nan")
     size = first.size + second.size
     result = scipy.stats.permutation_test(

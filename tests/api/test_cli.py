@@ -86,6 +86,14 @@ def test_info_prints_a_table_for_people():
         (["batch", "in", "out", "--target", "here"], ["invalid_config", "target='here'"]),
         (["generate", "x", "--temperature", "-1"], ["invalid_request", "temperature=-1"]),
         (["generate", "x", "--model", "nothing/here"], ["invalid_checkpoint", "nothing/here"]),
+        (
+            ["generate", "x", "--safety", "block", "--safety-threshold", "2"],
+            ["invalid_config", "safety_threshold=2"],
+        ),
+        (
+            ["generate", "x", "--memorization", "avoid", "--memorization-min-tokens", "1"],
+            ["invalid_config", "memorization_min_tokens=1"],
+        ),
     ],
 )
 def test_errors_are_one_message_without_a_traceback(arguments, words, tmp_path):

@@ -7,6 +7,7 @@ import httpx
 import openai
 import pytest
 
+from tests.e2e.indexed import serving_index
 from tests.e2e.tiny import (
     LONG_CONTEXT,
     RunningServer,
@@ -15,6 +16,7 @@ from tests.e2e.tiny import (
     serving,
     wait_ready,
 )
+from tests.memorization.exact_index import ExactIndex
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +47,16 @@ def http(server: RunningServer) -> Iterator[httpx.Client]:
 def client(server: RunningServer) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def indexed(tiny_model: Path, index: ExactIndex) -> Iterator[RunningServer]:
+    """A server over the training data that the test's module gives as `index`."""
+    with serving_index(tiny_model, index) as running:
+        yield running
+
+
+@pytest.fixture
+def indexed_http(indexed: RunningServer) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=indexed.url, timeout=30) as client:
+        yield client

@@ -1,31 +1,17 @@
 """`memorization.action="avoid"` through the doors: what was training data is never said again."""
 
-import httpx
 import pytest
 
 from api.grpc.talipot.v1 import generation_pb2 as pb
-from api.guard_config import GuardConfig
-from api.guards import Guards
-from memorization.tracing import Tracer
 from tests.e2e.grpc_client import failure_of, stub_for
 from tests.e2e.grpc_client import request as grpc_request
+from tests.e2e.indexed import answer
 from tests.e2e.test_safety import BODY, ask, stream
-from tests.e2e.tiny import load_tiny_engine, serving, wait_ready
 from tests.memorization.exact_index import ExactIndex
 from tests.serving.forbidding import ended, ngrams_of
 
 NGRAM = 10
 AVOID = {"action": "avoid"}
-
-
-def answer(target, **options):
-    """The tokens of the model's answer, and its last message."""
-    fields = {name: value for name, value in BODY.items() if name not in ("model", "prompt")}
-    if options:
-        fields["memorization"] = pb.MemorizationOptions(**options)
-    with stub_for(target) as stub:
-        deltas = list(stub.Generate(grpc_request(BODY["prompt"], **fields)))
-    return [token for delta in deltas for token in delta.token_ids], deltas
 
 
 @pytest.fixture(scope="module")
@@ -34,54 +20,40 @@ def index(server):
     return ExactIndex([answer(server.grpc_target)[0]], NGRAM)
 
 
-@pytest.fixture(scope="module")
-def running(tiny_model, index):
-    guards = Guards(GuardConfig(scorer="none"), tracer=Tracer(index, timeout_s=5))
-    with serving(load_tiny_engine(tiny_model), guards) as found:
-        wait_ready(found.url)
-        yield found
-
-
-@pytest.fixture
-def http(running):
-    with httpx.Client(base_url=running.url, timeout=30) as client:
-        yield client
-
-
-def test_no_training_ngram_is_said_at_any_door(http, running, index):
-    plain = ask(http)
-    choice = ask(http, memorization=AVOID)
+def test_no_training_ngram_is_said_at_any_door(indexed_http, indexed, index):
+    plain = ask(indexed_http)
+    choice = ask(indexed_http, memorization=AVOID)
     assert choice["text"] != plain["text"]
     assert choice["finish_reason"] == "length"
     report = choice["memorization"]
     assert (report["action"], report["verdict"]) == ("avoid", "passed")
     assert (report["spans"], report["recited_tokens"]) == ([], 0)
-    assert stream(http, memorization=AVOID) == choice
-    tokens, deltas = answer(running.grpc_target, **AVOID)
+    assert stream(indexed_http, memorization=AVOID) == choice
+    tokens, deltas = answer(indexed.grpc_target, **AVOID)
     assert "".join(delta.text for delta in deltas) == choice["text"]
     assert deltas[-1].memorization.verdict == "passed"
-    prompt = http.post("/tokenize", json={"prompt": BODY["prompt"]}).json()["tokens"]
+    prompt = indexed_http.post("/tokenize", json={"prompt": BODY["prompt"]}).json()["tokens"]
     assert not ended(prompt, tokens, NGRAM) & ngrams_of(index.documents, NGRAM)
     # As far as it may, the text is the same.
     assert tokens[: NGRAM - 1] == index.documents[0][: NGRAM - 1]
 
 
-def test_requests_beside_it_are_not_touched(http, running, index):
-    assert answer(running.grpc_target)[0] == index.documents[0]
-    blocked = ask(http, memorization={"action": "block", "min_tokens": 16})
+def test_requests_beside_it_are_not_touched(indexed_http, indexed, index):
+    assert answer(indexed.grpc_target)[0] == index.documents[0]
+    blocked = ask(indexed_http, memorization={"action": "block", "min_tokens": 16})
     assert blocked["finish_reason"] == "content_filter"
 
 
 @pytest.mark.parametrize("door", ["http", "grpc"])
-def test_a_length_that_the_filter_does_not_keep_is_named(http, running, door):
+def test_a_length_that_the_filter_does_not_keep_is_named(indexed_http, indexed, door):
     options = {"action": "avoid", "min_tokens": NGRAM - 1}
     if door == "http":
         body = {**BODY, "memorization": options}
-        error = http.post("/v1/completions", json=body).json()["error"]
+        error = indexed_http.post("/v1/completions", json=body).json()["error"]
         field, message = error["param"], error["message"]
     else:
         asked = grpc_request(memorization=pb.MemorizationOptions(**options))
-        with stub_for(running.grpc_target) as stub:
+        with stub_for(indexed.grpc_target) as stub:
             failure = failure_of(lambda: list(stub.Generate(asked)))
         field, message = failure.field, failure.message
     assert field == "memorization"

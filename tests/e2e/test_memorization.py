@@ -4,13 +4,10 @@ import httpx
 import pytest
 
 from api.grpc.talipot.v1 import generation_pb2 as pb
-from api.guard_config import GuardConfig
-from api.guards import Guards
-from memorization.tracing import Tracer
 from tests.e2e.grpc_client import failure_of, stub_for
 from tests.e2e.grpc_client import request as grpc_request
+from tests.e2e.indexed import answer
 from tests.e2e.test_safety import BODY, ask, stream
-from tests.e2e.tiny import load_tiny_engine, serving, wait_ready
 from tests.memorization.exact_index import ExactIndex
 
 
@@ -19,83 +16,63 @@ def index():
     return ExactIndex()
 
 
-@pytest.fixture(scope="module")
-def running(tiny_model, index):
-    guards = Guards(GuardConfig(scorer="none"), tracer=Tracer(index, timeout_s=5))
-    with serving(load_tiny_engine(tiny_model), guards) as found:
-        wait_ready(found.url)
-        yield found
-
-
 @pytest.fixture
-def http(running):
-    with httpx.Client(base_url=running.url, timeout=30) as client:
-        yield client
-
-
-@pytest.fixture
-def tokens(running, index):
+def tokens(indexed, index):
     """The model's own answer, of which the middle is made training data."""
-    fields = {name: value for name, value in BODY.items() if name not in ("model", "prompt")}
-    with stub_for(running.grpc_target) as stub:
-        deltas = list(stub.Generate(grpc_request(BODY["prompt"], **fields)))
-    found = [token for delta in deltas for token in delta.token_ids]
+    found, _ = answer(indexed.grpc_target)
     index.documents = [found[20:50]]
     yield found
     index.documents = []
     index.is_away = False
 
 
-def test_annotate_names_what_was_recited(http, tokens):
-    plain = ask(http)["text"]
+def test_annotate_names_what_was_recited(indexed_http, tokens):
+    plain = ask(indexed_http)["text"]
     options = {"action": "annotate", "min_tokens": 16}
-    choice = ask(http, memorization=options)
+    choice = ask(indexed_http, memorization=options)
     assert choice["text"] == plain
     report = choice["memorization"]
     assert (report["verdict"], report["recited_tokens"], report["tokens"]) == ("flagged", 30, 60)
     (span,) = report["spans"]
     assert 0 < span["start"] < span["end"] < len(plain)
     assert span["documents"][0]["title"] == "Book 0"
-    assert stream(http, memorization=options) == choice
+    assert stream(indexed_http, memorization=options) == choice
 
 
-def test_block_never_lets_a_run_leave_at_any_door(http, running, index, tokens):
+def test_block_never_lets_a_run_leave_at_any_door(indexed_http, indexed, index, tokens):
     options = {"action": "block", "min_tokens": 16}
-    choice = stream(http, memorization=options)
+    choice = stream(indexed_http, memorization=options)
     assert (choice["finish_reason"], choice["stop_reason"]) == ("content_filter", "memorization")
     assert choice["memorization"]["verdict"] == "blocked"
     assert "Book 0" in choice["memorization"]["reasons"][0]
-    assert ask(http, memorization=options) == choice
-    fields = {name: value for name, value in BODY.items() if name not in ("model", "prompt")}
-    message = pb.MemorizationOptions(**options)
-    with stub_for(running.grpc_target) as stub:
-        request = grpc_request(BODY["prompt"], memorization=message, **fields)
-        deltas = list(stub.Generate(request))
-    sent = [token for delta in deltas for token in delta.token_ids]
+    assert ask(indexed_http, memorization=options) == choice
+    sent, deltas = answer(indexed.grpc_target, **options)
     assert sent == tokens[: len(sent)]
     assert not index.longest_matches(sent, min_tokens=16)
     assert deltas[-1].memorization.spans[0].documents[0].title == "Book 0"
     assert "".join(delta.text for delta in deltas) == choice["text"]
 
 
-def test_an_index_that_is_away_blocks_and_leaves_annotations_untraced(http, index, tokens):
+def test_an_index_that_is_away_blocks_and_leaves_annotations_untraced(indexed_http, index, tokens):
     index.is_away = True
-    blocked = ask(http, memorization={"action": "block", "min_tokens": 16})
+    blocked = ask(indexed_http, memorization={"action": "block", "min_tokens": 16})
     assert (blocked["text"], blocked["finish_reason"]) == ("", "content_filter")
-    annotated = ask(http, memorization={"action": "annotate", "min_tokens": 16})
+    annotated = ask(indexed_http, memorization={"action": "annotate", "min_tokens": 16})
     assert annotated["memorization"]["verdict"] == "untraced"
     assert annotated["memorization"]["recited_tokens"] is None
     assert annotated["finish_reason"] == "length"
-    response = http.post("/v1/memorization/search", json={"text": "x"})
+    response = indexed_http.post("/v1/memorization/search", json={"text": "x"})
     assert response.status_code == 503
 
 
-def test_any_text_can_be_looked_up(http, index):
+def test_any_text_can_be_looked_up(indexed_http, index):
     text = "It was the best of times, it was the worst of times"
-    tokens = http.post("/tokenize", json={"prompt": text, "add_special_tokens": False}).json()
+    tokens = indexed_http.post(
+        "/tokenize", json={"prompt": text, "add_special_tokens": False}
+    ).json()
     index.documents = [tokens["tokens"]]
     query = "Then he said. " + text
-    response = http.post("/v1/memorization/search", json={"text": query, "min_tokens": 8})
+    response = indexed_http.post("/v1/memorization/search", json={"text": query, "min_tokens": 8})
     assert response.status_code == 200, response.text
     found = response.json()
     (span,) = found["spans"]
@@ -114,11 +91,13 @@ def test_any_text_can_be_looked_up(http, index):
         ({"action": "block", "min_tokens": 2000}, ["memorization.min_tokens=2000", "1024"]),
     ],
 )
-def test_bad_options_are_named_at_both_doors(http, running, options, words):
-    error = http.post("/v1/completions", json={**BODY, "memorization": options}).json()["error"]
+def test_bad_options_are_named_at_both_doors(indexed_http, indexed, options, words):
+    error = indexed_http.post("/v1/completions", json={**BODY, "memorization": options}).json()[
+        "error"
+    ]
     assert error["param"] == "memorization"
     assert all(word in error["message"] for word in words), error
-    with stub_for(running.grpc_target) as stub:
+    with stub_for(indexed.grpc_target) as stub:
         request = grpc_request(memorization=pb.MemorizationOptions(**options))
         failure = failure_of(lambda: list(stub.Generate(request)))
     assert failure.field == "memorization"

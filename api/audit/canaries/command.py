@@ -20,7 +20,7 @@ from api.audit.config import RunConfig, TargetConfig
 from api.audit.folder import RunFolder
 from api.audit.memorization.audit import HELD_OUT, TRAINING, MemorizationAudit, PassageSet
 from api.audit.rendering.standalone import standalone_svg
-from api.audit.run import FORMAT, REPORT, run_audit, write_findings
+from api.audit.run import FORMAT, run_audit, write_findings
 from api.errors import AuditError
 from api.info import read_model_config
 from memorization.errors import MemorizationError
@@ -118,9 +118,7 @@ def _ask(
     out = model.parent / "audit"
     run = RunConfig(out=out, seed=config.run.seed)
     target = TargetConfig(model=str(model), engine=config.engine)
-    # Its report is written last; to load and compile a model for nothing would take a while.
-    if not (out / REPORT).exists():
-        asyncio.run(run_audit(audit, run, target, None, console))
+    asyncio.run(run_audit(audit, run, target, None, console))
     lines = (out / "results.jsonl").read_text(encoding="utf-8").splitlines()
     return Asked(
         shape=shape,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import hashlib
 import itertools
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
 
+from api.audit.generators.found import FoundModel
 from api.audit.generators.patience import Patience, TransientError
 from api.engine import load_engine, model_name
 from api.guards import Guards
@@ -22,6 +25,7 @@ from serving.config import EngineConfig
 from serving.errors import OverloadedError, RequestError
 from serving.request import SamplingParams
 
+_MODEL_FILES = ("*.safetensors", "config.json", "tokenizer.model", "tokenizer.json")
 _BLOCK_BYTES = 1 << 20
 
 
@@ -42,7 +46,7 @@ class EngineGenerator:
 
     @property
     def version(self) -> str:
-        """Hash of its weights, and in which numbers it computes."""
+        """Hash of its files, and in which numbers it computes."""
         return self._version
 
     async def generate(
@@ -86,25 +90,32 @@ class EngineGenerator:
         )
 
 
-@contextlib.asynccontextmanager
-async def open_engine(
-    model: str, config: EngineConfig, patience: Patience
-) -> AsyncIterator[EngineGenerator]:
-    """Load and compile a model; free it at the end.
+async def find_engine(
+    model: str, config: EngineConfig, patience: Patience, note: Callable[[str], None]
+) -> FoundModel:
+    """A model by its name or folder; of its files only the hash is taken.
 
     Raises:
-        CheckpointError: The model is not found or damaged.
+        CheckpointError: The model is not found, or its config is damaged.
     """
-    host = EngineHost(lambda: load_engine(model, config), model_name(model))
-    try:
-        await host.start()
-        service = CompletionService(
-            host, ServingMetrics(host.stats), Guards.off(), max_choices=MAX_CHOICES_PER_PROMPT
-        )
-        version = f"{_weights_hash(model)}, {config.dtype}, quantize {config.quantize}"
-        yield EngineGenerator(service, version, patience)
-    finally:
-        await host.stop()
+    name = model_name(model)
+    digest = await asyncio.to_thread(_digest, resolve_model(model))
+    version = f"sha256 {digest}, {config.dtype}, quantize {config.quantize}"
+
+    @contextlib.asynccontextmanager
+    async def ready() -> AsyncIterator[EngineGenerator]:
+        note(f"loading and compiling {model}")
+        host = EngineHost(lambda: load_engine(model, config), name)
+        try:
+            await host.start()
+            service = CompletionService(
+                host, ServingMetrics(host.stats), Guards.off(), max_choices=MAX_CHOICES_PER_PROMPT
+            )
+            yield EngineGenerator(service, version, patience)
+        finally:
+            await host.stop()
+
+    return FoundModel(name=name, version=version, ready=ready)
 
 
 @contextlib.contextmanager
@@ -129,13 +140,12 @@ def _sampling(params: Sampling) -> SamplingParams:
     )
 
 
-def _weights_hash(model: str) -> str:
-    """16 hex digits of the SHA-256 over the names and contents of all weight files."""
-    folder = resolve_model(model)
+def _digest(folder: Path) -> str:
+    """16 hex digits of the SHA-256 over names and contents of all that a model consists of."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(path for pattern in _MODEL_FILES for path in folder.glob(pattern)):
         digest.update(path.name.encode())
         with path.open("rb") as file:
             while block := file.read(_BLOCK_BYTES):
                 digest.update(block)
-    return f"sha256 {digest.hexdigest()[:16]}"
+    return digest.hexdigest()[:16]

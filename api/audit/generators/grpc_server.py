@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import grpc.aio
 
+from api.audit.generators.found import FoundModel
 from api.audit.generators.patience import Patience, TransientError
 from api.batch import retry
 from api.errors import AuditError
@@ -33,7 +34,7 @@ class GrpcGenerator:
     def __init__(
         self, stub: GenerationStub, target: str, api_key: str | None, patience: Patience
     ) -> None:
-        """Call `connect` before anything else."""
+        """Call `find` and `wait_ready` before anything else."""
         self._stub = stub
         self._target = target
         self._metadata = () if api_key is None else (("authorization", f"Bearer {api_key}"),)
@@ -50,24 +51,30 @@ class GrpcGenerator:
         """The server does not tell its weights."""
         return "as served over gRPC"
 
-    async def connect(self, model: str | None) -> None:
-        """Wait for the server and ask for its model.
+    async def find(self, model: str | None) -> None:
+        """Wait for the server and ask for its model, which it may still load.
 
         Raises:
             AuditError: It serves another model, or is not there for too long.
         """
-        request = pb.GetModelRequest(name=model or "")
-
-        async def attempt() -> pb.Model:
-            found: pb.Model = await self._stub.GetModel(request, metadata=self._metadata)
-            if found.phase in (pb.PHASE_LOADING, pb.PHASE_COMPILING):
-                raise TransientError(f"{self._target}: the model is still loading")
-            return found
-
         try:
-            self._name = (await self._patience.call(lambda: self._called(attempt))).name
+            self._name = (await self._patience.call(lambda: self._model(model or ""))).name
         except GenerationRefusedError as error:
             raise AuditError(str(error)) from None
+
+    async def wait_ready(self) -> None:
+        """Wait until the model is loaded.
+
+        Raises:
+            AuditError: The server is not there for too long.
+        """
+
+        async def attempt() -> None:
+            found = await self._model(self._name)
+            if found.phase in (pb.PHASE_LOADING, pb.PHASE_COMPILING):
+                raise TransientError(f"{self._target}: the model is still loading")
+
+        await self._patience.call(attempt)
 
     async def generate(
         self, prompts: Sequence[str], params: Sampling
@@ -92,6 +99,15 @@ class GrpcGenerator:
             return [one.log_likelihood for one in response.scores]
 
         return await self._patience.call(lambda: self._called(attempt))
+
+    async def _model(self, name: str) -> pb.Model:
+        request = pb.GetModelRequest(name=name)
+
+        async def attempt() -> pb.Model:
+            found: pb.Model = await self._stub.GetModel(request, metadata=self._metadata)
+            return found
+
+        return await self._called(attempt)
 
     async def _continue(self, request: pb.GenerateRequest) -> tuple[Continuation, ...]:
         async def attempt() -> tuple[Continuation, ...]:
@@ -127,18 +143,24 @@ class GrpcGenerator:
 
 
 @contextlib.asynccontextmanager
-async def open_grpc(
+async def find_grpc(
     target: str, model: str | None, api_key: str | None, patience: Patience
-) -> AsyncIterator[GrpcGenerator]:
-    """A connection to HOST:PORT.
+) -> AsyncIterator[FoundModel]:
+    """The model behind HOST:PORT.
 
     Raises:
         AuditError: The server is not there for too long, or serves another model.
     """
     async with grpc.aio.insecure_channel(target, options=_OPTIONS) as channel:
         generator = GrpcGenerator(GenerationStub(channel), target, api_key, patience)
-        await generator.connect(model)
-        yield generator
+        await generator.find(model)
+
+        @contextlib.asynccontextmanager
+        async def ready() -> AsyncIterator[GrpcGenerator]:
+            await generator.wait_ready()
+            yield generator
+
+        yield FoundModel(name=generator.name, version=generator.version, ready=ready)
 
 
 def _request(prompt: str, params: Sampling) -> pb.GenerateRequest:

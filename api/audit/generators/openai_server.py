@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from api.audit.generators.found import FoundModel
 from api.audit.generators.patience import Patience, TransientError
 from api.errors import AuditError
 from safety.text_generator import Continuation, GenerationRefusedError, Sampling
@@ -31,7 +32,7 @@ class OpenAIGenerator:
     """
 
     def __init__(self, client: httpx.AsyncClient, patience: Patience) -> None:
-        """Call `connect` before anything else."""
+        """Call `find` and `wait_ready` before anything else."""
         self._client = client
         self._patience = patience
         self._name = ""
@@ -47,8 +48,8 @@ class OpenAIGenerator:
         """The endpoint does not tell its weights."""
         return "as served over HTTP"
 
-    async def connect(self, model: str | None) -> None:
-        """Wait for the endpoint and find the model that it serves.
+    async def find(self, model: str | None) -> None:
+        """Wait for the endpoint and find the model that it serves, which it may still load.
 
         Raises:
             AuditError: It does not serve `model`, or is not there for too long.
@@ -60,6 +61,13 @@ class OpenAIGenerator:
         if model is None and not served:
             raise AuditError(f"{self._client.base_url} serves no model")
         self._name = model or served[0]
+
+    async def wait_ready(self) -> None:
+        """Wait until the model is loaded, and ask what begins a document.
+
+        Raises:
+            AuditError: The endpoint is not there for too long.
+        """
         self._start_id = await self._document_start()
 
     async def generate(
@@ -177,10 +185,10 @@ class OpenAIGenerator:
 
 
 @contextlib.asynccontextmanager
-async def open_openai(
+async def find_openai(
     url: str, model: str | None, api_key: str | None, max_in_flight: int, patience: Patience
-) -> AsyncIterator[OpenAIGenerator]:
-    """A connection to an endpoint; `url` with or without `/v1`.
+) -> AsyncIterator[FoundModel]:
+    """The model behind an endpoint; `url` with or without `/v1`.
 
     Raises:
         AuditError: It is not there for too long, or does not serve `model`.
@@ -193,8 +201,14 @@ async def open_openai(
         limits=httpx.Limits(max_connections=max_in_flight),
     ) as client:
         generator = OpenAIGenerator(client, patience)
-        await generator.connect(model)
-        yield generator
+        await generator.find(model)
+
+        @contextlib.asynccontextmanager
+        async def ready() -> AsyncIterator[OpenAIGenerator]:
+            await generator.wait_ready()
+            yield generator
+
+        yield FoundModel(name=generator.name, version=generator.version, ready=ready)
 
 
 def _sum_after(choice: dict[str, Any], start: int, end: int) -> float:

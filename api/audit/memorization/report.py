@@ -17,7 +17,7 @@ from api.audit.memorization.measured import (
 from api.audit.memorization.samples import TracedSample
 from api.audit.memorization.tables import (
     curve_section,
-    documents_table,
+    documents_block,
     examples_table,
     first_length,
     nearest,
@@ -102,7 +102,7 @@ def report(
         Section(title="How much is recited", blocks=[sets_table(audit, measured)]),
         *curve_section(audit, measured),
         *occurrence_section(audit, measured),
-        Section(title="Where from", blocks=[documents_table(audit, measured)]),
+        Section(title="Where from", blocks=[documents_block(audit, measured)]),
         *_samples_section(audit, measured, samples),
         Section(
             title="What it looks like",

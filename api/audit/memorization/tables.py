@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from api.audit.memorization.measured import TITLES, Measured, by_bin, by_document, of_set, rates_of
+from api.audit.memorization.measured import (
+    MEASURES,
+    TITLES,
+    Measured,
+    by_bin,
+    by_document,
+    of_set,
+    rates_of,
+)
 from memorization.studies.occurrences import bin_name
 from safety.audits.report import (
     Block,
@@ -144,16 +152,23 @@ def occurrence_section(audit: MemorizationAudit, measured: Sequence[Measured]) -
     return [Section(title="Repeated text", blocks=blocks)]
 
 
-def documents_table(audit: MemorizationAudit, measured: Sequence[Measured]) -> Table:
-    """Rates by training document."""
+def documents_block(audit: MemorizationAudit, measured: Sequence[Measured]) -> Block:
+    """Rates by training document, where something of one is recited."""
     found = by_document(of_set(measured, audit.sets[0].name, first_length(audit)))
+    recited = [
+        (name, some)
+        for name, some in found
+        if any(holds(one) for holds in MEASURES.values() for one in some)
+    ]
+    if not recited:
+        return f"Of none of the {len(found)} training documents with a passage one is recited."
     return Table(
         title="By training document",
         columns=[Column(title="Document"), Column(title="n"), *_rate_columns()],
-        rows=[[name, len(some), *rates_of(some).values()] for name, some in found[:_DOCUMENTS]],
+        rows=[[name, len(some), *rates_of(some).values()] for name, some in recited[:_DOCUMENTS]],
         note=(
-            f"The first {min(_DOCUMENTS, len(found))} of {len(found)} documents with a passage: "
-            "the most recited first, then those with the most passages."
+            f"Of {len(recited)} of the {len(found)} documents with a passage something is recited; "
+            f"{min(_DOCUMENTS, len(recited))} are shown, the most recited first."
         ),
     )
 

@@ -27,6 +27,8 @@ from api.audit.rendering.palette import (
 )
 from safety.audits import report
 
+_MARGIN = 0.015  # of an axis
+
 
 def svg(figure: report.Figure) -> str:
     """An `<svg>` element to be put into a page that defines the colours."""
@@ -100,7 +102,7 @@ def _dots(figure: report.DotFigure) -> Canvas:
             )
     _categories(axes, figure.categories)
     if figure.x_range is not None:
-        axes.set_xlim(*figure.x_range)
+        axes.set_xlim(*_with_margin(*figure.x_range))
     axes.set_xlabel(figure.x_label)
     if kinds > 1:
         axes.legend(
@@ -141,9 +143,15 @@ def _boxes(figure: report.BoxFigure) -> Canvas:
     )
     _categories(axes, figure.categories)
     if figure.x_range is not None:
-        axes.set_xlim(*figure.x_range)
+        axes.set_xlim(*_with_margin(*figure.x_range))
     axes.set_xlabel(figure.x_label)
     return canvas
+
+
+def _with_margin(low: float, high: float) -> tuple[float, float]:
+    """A range with room for whole markers at its ends."""
+    margin = _MARGIN * (high - low)
+    return low - margin, high + margin
 
 
 def _scatter(figure: report.ScatterFigure) -> Canvas:

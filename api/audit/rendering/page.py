@@ -43,9 +43,13 @@ class Provenance:
             if found is not None:
                 rows.append((key.capitalize(), f"{found['name']} ({found['version']})"))
         for name, value in identity["settings"].items():
-            rows.append((name.replace("_", " ").capitalize(), _setting(value)))
+            rows.append((_sentence_case(name.replace("_", " ")), _setting(value)))
         command = identity.get("command", f"audit {identity['audit']}")
         return cls(command=command, rows=tuple(rows), versions=program_versions())
+
+
+def _sentence_case(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def render(report: Report, provenance: Provenance) -> str:

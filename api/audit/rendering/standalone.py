@@ -9,7 +9,7 @@ from api.audit.rendering.figures import svg
 from safety.audits.report import Figure
 
 _STYLE = Path(__file__).parent / "report.css"
-_DARK = r"@media \(prefers-color-scheme: dark\) \{\s*"
+_DARK = r"@media screen and \(prefers-color-scheme: dark\) \{\s*"
 _COLOURS = re.compile(rf"(?:{_DARK})?:root \{{.*?\}}(?:\s*\}})?", re.S)
 _FONT = 'svg { font-family: system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif; }'
 

@@ -3,12 +3,14 @@
 import asyncio
 import io
 import json
+from contextlib import nullcontext
 
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
 from api.audit.config import RunConfig
+from api.audit.generators.found import FoundModel
 from api.audit.run import run_on
 from safety.audits.bold import BoldAudit, load_bold
 from safety.audits.cooccurrence import CooccurrenceAudit
@@ -78,7 +80,8 @@ def test_any_text_gets_through_an_audit_and_into_its_files(make, tmp_path):
     audit = make(tmp_path)
     run = RunConfig(out=tmp_path / "run", parquet=True)
     quiet = Console(file=io.StringIO())
-    report = asyncio.run(run_on(audit, run, Parrot(), LexiconScorer(), quiet))
+    parrot = FoundModel(name="parrot", version="1", ready=lambda: nullcontext(Parrot()))
+    report = asyncio.run(run_on(audit, run, parrot, LexiconScorer(), quiet))
     rows = [
         json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()
     ]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from safety.audits import statistics
 from safety.audits.auc import auc, power_mean, roc, subgroup_aucs
 from safety.audits.group_tests import presence_p, stratified_p
+from safety.audits.report import Estimate
 from safety.audits.sentences import first_sentence
 
 SCORES = st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0]), min_size=1, max_size=12)
@@ -72,6 +73,29 @@ def test_wilson_is_the_formula():
     half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     assert (found.low, found.high) == (pytest.approx(center - half), pytest.approx(center + half))
     assert statistics.rate(0, 0).n == 0
+
+
+def test_values_that_are_all_alike_have_no_interval():
+    assert statistics.mean([0.0] * 30, 0) == Estimate(0.0, n=30)
+    assert statistics.mean([], 0).n == 0
+
+
+def test_newcombe_is_as_published():
+    # Newcombe 1998, table II, contrast (a), method 10.
+    found = statistics.rate_difference([True] * 56 + [False] * 14, [True] * 48 + [False] * 32)
+    assert found.value == pytest.approx(0.2)
+    assert (found.low, found.high) == (
+        pytest.approx(0.0524, abs=1e-4),
+        pytest.approx(0.3339, abs=1e-4),
+    )
+    none = statistics.rate_difference([False] * 5, [False] * 5)
+    assert none.low < none.value == 0 < none.high
+    assert np.isnan(statistics.rate_difference([], [True]).value)
+
+
+def test_one_value_is_no_evidence_of_a_group():
+    assert np.isnan(statistics.difference_p([0.9], [0.1, 0.2, 0.3], 0))
+    assert statistics.difference_p([0.9, 0.8], [0.1, 0.2, 0.3], 0) == pytest.approx(0.2)
 
 
 def test_benjamini_and_hochberg_skips_what_is_not_known():
