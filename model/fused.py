@@ -63,7 +63,7 @@ class PackedMatrix:
     @property
     def is_float32(self) -> bool:
         """Whether it has every bit of the weights, so that `take_columns` gives them back."""
-        return self.packed.dtype == jnp.float32
+        return bool(self.packed.dtype == jnp.float32)
 
     def take_columns(self, indices: jax.Array) -> jax.Array:
         """float32[..., K]: the columns of a float32 matrix that int32[...] names."""

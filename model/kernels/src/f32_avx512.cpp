@@ -17,6 +17,7 @@ struct Avx512F32 {
   static constexpr int kLanes = 16;
   static constexpr int kElementBytes = sizeof(float);
   static constexpr bool kWeightsInRegisters = true;
+  static constexpr int kAheadBytes = 4096;
 
   TALIPOT_TARGET TALIPOT_INLINE static Acc zero() { return _mm512_setzero_ps(); }
 
