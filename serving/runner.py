@@ -107,6 +107,11 @@ class Runner:
         return self._pages.pages_a_slot
 
     @property
+    def shares_cores(self) -> bool:
+        """Whether programs run on the host's own cores."""
+        return jax.default_backend() == "cpu"
+
+    @property
     def ngram(self) -> int | None:
         """Tokens of the n-grams that requests can avoid; None if there are none."""
         return None if self._ngrams is None else self._ngrams.ngram
