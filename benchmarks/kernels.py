@@ -32,6 +32,8 @@ SHAPES = {
     "head": (512, 8192),
 }
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+# How many weights a kernel takes at a time, by which `src/probe.cpp` finds it.
+GROUPS = {"int8": 4, "bf16": 2, "f32": 1}
 HEADS, HEAD_DIM, PAGE_SIZE = 8, 64, 16
 
 _COLD_BYTES = 96 << 20
@@ -75,8 +77,8 @@ def print_machine(threads: int) -> None:
 
     level = ISAS.index(kernels.status().isa or ISAS[0])
 
-    def multiply(is_bf16: int) -> Callable[[int], object]:
-        return lambda _: loaded.talipot_probe_products(is_bf16, level, ctypes.c_int64(2000))
+    def multiply(group: int) -> Callable[[int], object]:
+        return lambda _: loaded.talipot_probe_products(group, level, ctypes.c_int64(2000))
 
     print(f"kernels: {kernels.status().isa}")
     for count in sorted({1, threads}):
@@ -85,12 +87,11 @@ def print_machine(threads: int) -> None:
             return best_s(lambda: in_threads(count, work), cycle([()]))
 
         bandwidth = count * part / seconds(read) / 1e9
-        products = [count * loaded.talipot_probe_products(kind, level, 1) * 2000 for kind in (0, 1)]
-        peaks = [2 * total / seconds(multiply(kind)) / 1e9 for kind, total in enumerate(products)]
-        print(
-            f"{count} thread{'s' * (count > 1)}: memory {bandwidth:.0f} GB/s,"
-            f" int8 {peaks[0]:.0f} GOP/s, bf16 {peaks[1]:.0f} GFLOP/s"
-        )
+        line = f"{count} thread{'s' * (count > 1)}: memory {bandwidth:.0f} GB/s"
+        for name, group in GROUPS.items():
+            products = count * loaded.talipot_probe_products(group, level, ctypes.c_int64(1)) * 2000
+            line += f", {name} {2 * products / seconds(multiply(group)) / 1e9:.0f} G/s"
+        print(line)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +114,7 @@ def ways(inner: int, columns: int) -> list[Way]:
     return [
         Way("XLA f32", 4, f32, lambda x, w: x @ w),
         Way("XLA bf16", 2, bf16, _xla_bf16),
+        Way("f32", 4, kernels.pack_f32(f32), lambda x, w: kernels.f32_matmul(x, w, columns)),
         Way("bf16", 2, kernels.pack_bf16(bf16), lambda x, w: kernels.bf16_matmul(x, w, columns)),
         Way("int8", 1, kernels.pack_int8(int8), lambda x, w: kernels.int8_matmul(x, w, scale)),
     ]

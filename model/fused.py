@@ -22,9 +22,9 @@ from model.kv_cache import KVCache
 from model.parameters import Params
 from model.rope import rotary_angles
 
-WeightForm: TypeAlias = Literal["int8", "bfloat16"]
+WeightForm: TypeAlias = Literal["int8", "bfloat16", "float32"]
 """int8 is W8A8: weights by output channel, activations by token. bfloat16 keeps what the weights
-have of it, and sums in float32."""
+have of it, and sums in float32; float32 keeps all."""
 
 _LARGEST_INT8 = 127
 
@@ -35,8 +35,8 @@ class PackedMatrix:
     """A [K, N] matrix as the kernels read it.
 
     Attributes:
-        packed: As `model.kernels.pack_int8` or `pack_bf16` lays it out.
-        scale: float32[N] for int8; None for bfloat16.
+        packed: As `model.kernels.pack_int8`, `pack_bf16` or `pack_f32` lays it out.
+        scale: float32[N] for int8; else None.
         columns: N.
     """
 
@@ -47,17 +47,29 @@ class PackedMatrix:
     @classmethod
     def of(cls, matrix: jax.Array, form: WeightForm) -> PackedMatrix:
         """Pack float[K, N] weights."""
-        if form == "bfloat16":
-            packed = kernels.pack_bf16(matrix.astype(jnp.bfloat16))
-            return cls(packed, None, matrix.shape[1])
-        values, scale = quantize_columns(matrix)
-        return cls(kernels.pack_int8(values), scale, matrix.shape[1])
+        if form == "int8":
+            values, scale = quantize_columns(matrix)
+            return cls(kernels.pack_int8(values), scale, matrix.shape[1])
+        pack = kernels.pack_bf16 if form == "bfloat16" else kernels.pack_f32
+        return cls(pack(matrix.astype(form)), None, matrix.shape[1])
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """float32[M, N] of float32[M, K]."""
-        if self.scale is None:
-            return kernels.bf16_matmul(x, self.packed, self.columns)
-        return kernels.int8_matmul(x, self.packed, self.scale)
+        if self.scale is not None:
+            return kernels.int8_matmul(x, self.packed, self.scale)
+        product = kernels.f32_matmul if self.is_float32 else kernels.bf16_matmul
+        return product(x, self.packed, self.columns)
+
+    @property
+    def is_float32(self) -> bool:
+        """Whether it has every bit of the weights, so that `take_columns` gives them back."""
+        return bool(self.packed.dtype == jnp.float32)
+
+    def take_columns(self, indices: jax.Array) -> jax.Array:
+        """float32[..., K]: the columns of a float32 matrix that int32[...] names."""
+        panels, places = jnp.divmod(indices, kernels.PANEL_COLUMNS)
+        columns: jax.Array = self.packed[panels, :, places, 0]
+        return columns
 
 
 @jax.tree_util.register_dataclass
@@ -101,7 +113,7 @@ class FusedParams:
     """A whole model's weights.
 
     Attributes:
-        embedding: float32[V, D].
+        embedding: float32[V, D]; None where it is the head's columns, to the bit.
         layers: The blocks.
         norm_scale: float32[D], of the final norm.
         norm_bias: float32[D], where the config has one.
@@ -110,12 +122,18 @@ class FusedParams:
             `model.kernels.rotary_turns` gives them.
     """
 
-    embedding: jax.Array
+    embedding: jax.Array | None
     layers: list[FusedBlock]
     norm_scale: jax.Array
     norm_bias: jax.Array | None
     head: PackedMatrix
     turns: jax.Array
+
+    def embed(self, tokens: jax.Array) -> jax.Array:
+        """float32[..., D] of int32[...] tokens."""
+        if self.embedding is None:
+            return self.head.take_columns(tokens)
+        return jnp.take(self.embedding, tokens, axis=0)
 
 
 def can_fuse(config: PaLMConfig) -> bool:
@@ -142,13 +160,15 @@ def fuse(config: PaLMConfig, params: Params, form: WeightForm) -> FusedParams:
         raise ValueError(f"model {config.name!r} has a norm of its own for its feed-forward layer")
     block = functools.partial(_fuse_block, config, form=form)
     table = params["embedding"] if config.tied_embeddings else params["head"]
+    head = PackedMatrix.of(jnp.asarray(table).T, form)
+    is_in_head = config.tied_embeddings and head.is_float32
     layers = params["layers"]
     return FusedParams(
-        embedding=jnp.asarray(params["embedding"], jnp.float32),
+        embedding=None if is_in_head else _float32(params["embedding"]),
         layers=[block(layers[str(index)]) for index in range(config.num_layers)],
         norm_scale=_float32(params["final_norm"]["scale"]),
         norm_bias=_optional(params["final_norm"].get("bias")),
-        head=PackedMatrix.of(jnp.asarray(table).T, form),
+        head=head,
         turns=_rotary_turns(config),
     )
 
@@ -168,7 +188,6 @@ def fused_step(
     pages: jax.Array,
 ) -> tuple[jax.Array, KVCache]:
     """What `model.palm.forward_step` does; the arguments are the same but for `params`."""
-    x = jnp.take(params.embedding, tokens, axis=0)
     form = kernels.BlockForm(
         num_heads=config.num_heads,
         d_ff=config.d_ff,
@@ -178,7 +197,7 @@ def fused_step(
         norm_eps=config.norm_eps,
     )
     return kernels.run_blocks(
-        x,
+        params.embed(tokens),
         [block.weights() for block in params.layers],
         cache,
         (params.norm_scale, params.norm_bias),

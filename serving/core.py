@@ -43,7 +43,9 @@ class EngineCore:
         self.grammars: GrammarCompiler | None = None
         """Compiles constraints; None without a tokenizer."""
         if tokenizer is not None and tokenizer.eos_ids:
-            self.grammars = GrammarCompiler(tokenizer, runner.model.vocab_size)
+            self.grammars = GrammarCompiler(
+                tokenizer, runner.model.vocab_size, shares_cores=runner.shares_cores
+            )
         self._config = config
         chips = runner.model.page_chips
         self._scheduler = Scheduler(

@@ -82,17 +82,20 @@ class GrammarMatcher:
 class GrammarCompiler:
     """Compiles constraints for one vocabulary and remembers the grammars. For any thread."""
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, *, shares_cores: bool = True) -> None:
         """Nothing is built before `make_ready` or the first constraint.
 
         Args:
             tokenizer: Gives the tokens' bytes.
             vocab_size: Columns of the model's logits, at least the tokenizer's.
+            shares_cores: Whether the model runs on the cores that compute the masks. Then one
+                thread computes them: more would each take the step that runs meanwhile a core,
+                and the masks would wait for the last of them to get one.
         """
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._guard = GrammarGuard(timeout_s=COMPILE_TIMEOUT_S, limits=_LIMITS)
-        self._executor = LLExecutor()
+        self._executor = None if shares_cores else LLExecutor()
         self._vocabulary: LLTokenizer | None = None
         self._compiling = threading.Lock()
         self._lock = threading.Lock()
@@ -144,11 +147,12 @@ class GrammarCompiler:
         Bit i of word w is token 32 w + i. A matcher that fails has a `problem` afterwards, and its
         row is undefined.
         """
-        matchers = [(matcher.inner, row) for row, matcher in rows.items()]
-        if len(matchers) == 1:
-            fill_next_token_bitmask(matchers[0][0], masks, matchers[0][1])
-        elif matchers:
+        if self._executor is not None and len(rows) > 1:
+            matchers = [(matcher.inner, row) for row, matcher in rows.items()]
             fill_next_token_bitmask_par(self._executor, matchers, masks)
+            return
+        for row, matcher in rows.items():
+            fill_next_token_bitmask(matcher.inner, masks, row)
 
     def _compile(self, constraint: Constraint) -> Grammar:
         source = _source(constraint)

@@ -16,7 +16,7 @@ from model.errors import ConfigError
 from model.fused import WeightForm, can_fuse, fuse, fused_step, fused_unembed
 from model.palm import forward_step, init_cache, unembed
 from model.partition import place_parameters
-from serving.config import Quantize
+from serving.config import Dtype, Quantize
 from serving.page_tables import RowsByChip
 from serving.sharded_model import ShardedPaLM
 from serving.sharding import Sharding
@@ -75,7 +75,7 @@ class LanguageModel:
         name: str,
         config: PaLMConfig,
         params: Any,
-        dtype: str,
+        dtype: Dtype,
         quantize: Quantize = "none",
         sharding: Sharding | None = None,
     ) -> LanguageModel:
@@ -123,7 +123,7 @@ class LanguageModel:
         name: str,
         config: PaLMConfig,
         params: Any,
-        dtype: str,
+        dtype: Dtype,
         quantize: Quantize,
         sharding: Sharding,
     ) -> LanguageModel:
@@ -154,7 +154,7 @@ class LanguageModel:
         return 1 if self.sharding is None else self.sharding.page_chips
 
 
-def weight_form(config: PaLMConfig, dtype: str, quantize: Quantize) -> WeightForm | None:
+def weight_form(config: PaLMConfig, dtype: Dtype, quantize: Quantize) -> WeightForm | None:
     """The form in which the CPU kernels take a model's weights; None where they do not run it.
 
     Raises:
@@ -168,7 +168,7 @@ def weight_form(config: PaLMConfig, dtype: str, quantize: Quantize) -> WeightFor
         return None
     if quantize in ("int8", "auto"):
         return "int8"
-    return "bfloat16" if dtype == "bfloat16" else None
+    return dtype
 
 
 def _obstacle(config: PaLMConfig) -> str | None:

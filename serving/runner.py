@@ -81,6 +81,8 @@ class Runner:
         self.compilations = 0
         self.is_batch_invariant = False
         self.is_chunk_invariant = False
+        self.decode_shapes: list[tuple[int, int]] = []
+        """Of the compiled (rows, cache positions read) those in use, cheapest first."""
         self.step_times: StepTimes | None = None
         """What decode steps take; None where drafts could change tokens, or are not wanted."""
         self.pages_a_chip = config.num_pages(self.max_model_len, self.chips)
@@ -96,7 +98,6 @@ class Runner:
         self._cache: Any
         self._memory: TokenMemory
         self._newest: Any
-        self._decode_shapes: list[tuple[int, int]] = []
         pages = self.buckets.cache_tokens // config.page_size
         self._pages = PageTables(config.max_slots + 1, pages, self.chips)
 
@@ -104,6 +105,11 @@ class Runner:
     def pages_a_slot(self) -> int:
         """Entries of a slot's page table."""
         return self._pages.pages_a_slot
+
+    @property
+    def shares_cores(self) -> bool:
+        """Whether programs run on the host's own cores."""
+        return jax.default_backend() == "cpu"
 
     @property
     def ngram(self) -> int | None:
@@ -325,12 +331,12 @@ class Runner:
         return [b"".join(part[token].tobytes() for part in held) for token in range(tokens)]
 
     def _use(self, found: Invariance) -> None:
-        self._decode_shapes = found.decode_shapes
+        self.decode_shapes = found.decode_shapes
         self.is_batch_invariant = found.is_batch_invariant
         self.is_chunk_invariant = found.is_chunk_invariant
 
     def _shape_for(self, rows: int, keys: int) -> tuple[int, int]:
-        for shape in self._decode_shapes:
+        for shape in self.decode_shapes:
             if shape[0] >= rows and shape[1] >= keys:
                 return shape
         raise ValueError(f"no compiled step holds {rows} rows and {keys} keys")

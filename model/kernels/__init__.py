@@ -30,20 +30,31 @@ A decode step over pages, with the pools donated to the jitted function around i
 """
 
 from model.kernels.blocks import BlockForm, BlockWeights, rotary_turns, run_blocks
-from model.kernels.matmul import bf16_matmul, int8_matmul, pack_bf16, pack_int8
+from model.kernels.matmul import (
+    PANEL_COLUMNS,
+    bf16_matmul,
+    f32_matmul,
+    int8_matmul,
+    pack_bf16,
+    pack_f32,
+    pack_int8,
+)
 from model.kernels.native import ISAS, KernelStatus, is_available, status
 from model.kernels.paged import POOL_SCALE_BYTES, paged_attention, write_pages
 
 __all__ = [
     "ISAS",
+    "PANEL_COLUMNS",
     "POOL_SCALE_BYTES",
     "BlockForm",
     "BlockWeights",
     "KernelStatus",
     "bf16_matmul",
+    "f32_matmul",
     "int8_matmul",
     "is_available",
     "pack_bf16",
+    "pack_f32",
     "pack_int8",
     "paged_attention",
     "rotary_turns",

@@ -29,9 +29,9 @@ class BlockWeights:
         norm_bias: float32[D], or None.
         query_norm: float32[N, H], or None where queries pass no norm; likewise `key_norm`.
         key_norm: float32[K, H].
-        into: [D, (N + 2 K) H + 2 F] as packed by `pack_int8` or `pack_bf16`: query, key, value,
-            gate and up; without a gate F fewer.
-        into_scale: float32 of its columns for int8; None for bfloat16.
+        into: [D, (N + 2 K) H + 2 F] as packed by `pack_int8`, `pack_bf16` or `pack_f32`: query,
+            key, value, gate and up; without a gate F fewer.
+        into_scale: float32 of its columns for int8; else None.
         out: [N H + F, D], likewise: attention's output above the feed-forward layer's.
         out_scale: float32[D], likewise.
     """
@@ -102,13 +102,13 @@ def run_blocks(
     """Every block in turn, then a norm: `y = x + out(attend(into(LN(x))), silu(gate) * up)`.
 
     Positions, pages and their bounds are those of `write_pages` and `paged_attention`, products
-    those of `int8_matmul` or `bf16_matmul`. A row's result has the same bits whatever the other
-    rows, their number, how its tokens were cut and the number of threads are; levels of
+    those of `int8_matmul`, `bf16_matmul` or `f32_matmul`. A row's result has the same bits whatever
+    the other rows, their number, how its tokens were cut and the number of threads are; levels of
     instructions differ in the last bits. Donate the pools, and they are updated in place.
 
     Args:
         x: float32[B, T, D].
-        blocks: At least one; all have int8 weights, or all bfloat16.
+        blocks: At least one; all have weights of the same form.
         pools: A pair of keys and values for each block, as in `write_pages`.
         last_norm: Scale and bias (or None), float32[D].
         turns: float32[positions, 2, H] of `rotary_turns`; positions beyond take the last.
@@ -149,7 +149,6 @@ def run_blocks(
         isa=np.int32(level),
         heads=np.int32(form.num_heads),
         d_ff=np.int32(form.d_ff),
-        is_int8=np.bool_(blocks[0].into_scale is not None),
         is_gated=np.bool_(form.is_gated),
         is_gelu=np.bool_(form.is_gelu),
         has_half_pairs=np.bool_(form.has_half_pairs),

@@ -1,8 +1,8 @@
 """Matrix products with weights that are packed once, for any number of rows.
 
 XLA's CPU products lay the weights out anew at every call, which at a few rows costs more than the
-product. Here that is done once, by `pack_int8` or `pack_bf16`, and a call reads the weights from
-memory once.
+product. Here that is done once, by `pack_int8`, `pack_bf16` or `pack_f32`, and a call reads the
+weights from memory once.
 
 A row of a result has the same bits whatever the other rows, their number and the number of threads.
 """
@@ -20,6 +20,7 @@ PANEL_COLUMNS = 64
 
 _INT8_GROUP = 4
 _BF16_GROUP = 2
+_F32_GROUP = 1
 
 # Beyond this, a sum of products of int8 could pass 32 bits.
 _MAX_INT8_INNER = 1 << 17
@@ -63,6 +64,23 @@ def pack_bf16(weights: jax.Array) -> jax.Array:
     """
     _check("weights", weights, jnp.bfloat16, 2)
     return _pack(weights, _BF16_GROUP, 0)
+
+
+def pack_f32(weights: jax.Array) -> jax.Array:
+    """Lay float32 weights out for `f32_matmul`; traceable.
+
+    Args:
+        weights: float32[K, N].
+
+    Returns:
+        float32[ceil(N / 64), K, 64, 1], padded with zeros.
+
+    Raises:
+        TypeError: The weights are not float32.
+        ValueError: They are not a matrix.
+    """
+    _check("weights", weights, jnp.float32, 2)
+    return _pack(weights, _F32_GROUP, 0)
 
 
 def int8_matmul(
@@ -123,6 +141,35 @@ def bf16_matmul(
     _check("x", x, jnp.float32, 2)
     _check_packed(packed, jnp.bfloat16, x.shape[1], columns, _BF16_GROUP)
     call = jax.ffi.ffi_call("talipot_bf16_matmul", _result(x, columns), vmap_method="sequential")
+    result: jax.Array = call(x, packed, isa=np.int32(level))
+    return result
+
+
+def f32_matmul(
+    x: jax.Array, packed: jax.Array, columns: int, *, isa: str | None = None
+) -> jax.Array:
+    """x times float32 weights, with float32 sums in the order of K.
+
+    Levels of instructions differ in the last bits.
+
+    Args:
+        x: float32[M, K].
+        packed: float32[ceil(N / 64), K, 64, 1] of `pack_f32`.
+        columns: N.
+        isa: The level of instructions, one of `ISAS`; None for the best.
+
+    Returns:
+        float32[M, N].
+
+    Raises:
+        KernelsUnavailableError: There are no kernels here.
+        TypeError: An argument has another dtype.
+        ValueError: The shapes do not fit together, or `isa` is unknown.
+    """
+    level = resolve_isa(isa)
+    _check("x", x, jnp.float32, 2)
+    _check_packed(packed, jnp.float32, x.shape[1], columns, _F32_GROUP)
+    call = jax.ffi.ffi_call("talipot_f32_matmul", _result(x, columns), vmap_method="sequential")
     result: jax.Array = call(x, packed, isa=np.int32(level))
     return result
 

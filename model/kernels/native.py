@@ -27,6 +27,7 @@ ISA_VARIABLE = "TALIPOT_KERNELS"
 _TARGETS = (
     "talipot_int8_matmul",
     "talipot_bf16_matmul",
+    "talipot_f32_matmul",
     "talipot_paged_attention",
     "talipot_write_pages",
     "talipot_blocks",

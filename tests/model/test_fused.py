@@ -16,8 +16,9 @@ from model.palm import forward_step, unembed
 from tests.model import numpy_palm
 
 ROWS, LENGTH, PAGE_SIZE = 2, 12, 4
-# Relative to the largest value: bfloat16 keeps 8 bits; int8 rounds weights and activations to 7.
-LIMITS = {"bfloat16": 0.02, "int8": 0.06}
+# Relative to the largest value: bfloat16 keeps 8 bits; int8 rounds weights and activations to 7;
+# float32 sums in another order.
+LIMITS = {"float32": 1e-5, "bfloat16": 0.02, "int8": 0.06}
 
 run_step = jax.jit(forward_step, static_argnums=0)
 run_fused = jax.jit(fused_step, static_argnums=0)
@@ -56,7 +57,7 @@ def test_the_kernels_are_here():
     assert kernels.is_available(), kernels.status().reason
 
 
-@pytest.mark.parametrize("form", ["bfloat16", "int8"])
+@pytest.mark.parametrize("form", list(LIMITS))
 def test_hidden_states_cache_and_logits_are_near_the_plain_ones(config, form):
     weights = numpy_palm.random_weights(config, seed=4)
     params = fuse(config, weights, form)
@@ -71,8 +72,9 @@ def test_hidden_states_cache_and_logits_are_near_the_plain_ones(config, form):
         np.testing.assert_allclose(ours, plain, atol=limit)
 
 
-def test_a_rows_bits_do_not_depend_on_how_it_is_taken_in(config):
-    params = fuse(config, numpy_palm.random_weights(config, seed=4), "int8")
+@pytest.mark.parametrize("form", list(LIMITS))
+def test_a_rows_bits_do_not_depend_on_how_it_is_taken_in(config, form):
+    params = fuse(config, numpy_palm.random_weights(config, seed=4), form)
     tokens, start, cache, pages = _step_inputs(config)
     whole, whole_cache = run_fused(config, params, tokens, start, cache, pages)
     cache = init_cache(config, 1 + pages.size, PAGE_SIZE)
@@ -83,6 +85,31 @@ def test_a_rows_bits_do_not_depend_on_how_it_is_taken_in(config):
         np.testing.assert_array_equal(hidden[0, 0], whole[1, at])
     for mine, theirs in zip(jax.tree.leaves(cache), jax.tree.leaves(whole_cache), strict=True):
         np.testing.assert_array_equal(mine[pages[1]], theirs[pages[1]])
+
+
+def test_float32_weights_are_held_once(config):
+    # The embedding is the head's columns where they are tied; the rotary angles are no weights.
+    weights = numpy_palm.random_weights(config, seed=4)
+    params = dataclasses.replace(fuse(config, weights, "float32"), turns=jnp.zeros(0))
+    held = sum(array.size for array in jax.tree.leaves(params))
+    widths = [matrix.columns for block in params.layers for matrix in (block.into, block.out)]
+    panels = [-columns % kernels.PANEL_COLUMNS for columns in widths]
+    rows = [block_rows for _ in params.layers for block_rows in _inner_sizes(config)]
+    padding = sum(map(int.__mul__, panels, rows))
+    padding += -config.vocab_size % kernels.PANEL_COLUMNS * config.d_model
+    assert held == sum(np.size(array) for array in jax.tree.leaves(weights)) + padding
+
+
+def _inner_sizes(config):
+    return config.d_model, config.num_heads * config.head_dim + config.d_ff
+
+
+def test_embeddings_come_back_exactly(config):
+    weights = numpy_palm.random_weights(config, seed=4)
+    tokens = jnp.asarray([[0, 63], [64, config.vocab_size - 1]], jnp.int32)
+    for form in LIMITS:
+        found = fuse(config, weights, form).embed(tokens)
+        np.testing.assert_array_equal(found, np.asarray(weights["embedding"])[tokens])
 
 
 def test_int8_weights_come_back_exactly():

@@ -20,6 +20,7 @@ from tests.tiny_tokenizer import TEXT
 
 PADDING = 7
 KINDS = ("sentencepiece", "metaspace", "byte-level")
+PATTERNS = ["[0-9]{3}-[0-9]{4}", "(yes|no|maybe)", "[äöü€\U0001f600漢]{5}", " {3}x", "a?"]
 SCHEMA = {
     "type": "object",
     "properties": {"näme": {"type": "string", "maxLength": 6}, "n": {"type": "integer"}},
@@ -85,9 +86,7 @@ def walk(compiler, vocabulary, constraint: Constraint, seed: int, longest: int =
     raise AssertionError(f"{text!r} has no end")
 
 
-@pytest.mark.parametrize(
-    "pattern", ["[0-9]{3}-[0-9]{4}", "(yes|no|maybe)", "[äöü€\U0001f600漢]{5}", " {3}x", "a?"]
-)
+@pytest.mark.parametrize("pattern", PATTERNS)
 def test_walks_match_the_regex(compiler, vocabulary, pattern):
     for seed in range(20):
         text = walk(compiler, vocabulary, Constraint.of_regex(pattern), seed).decode()
@@ -145,6 +144,22 @@ class TestCompiler:
         first = compiler.compile(Constraint.of_regex("once", field="here"))
         assert compiler.compile(Constraint.of_regex("once", field="there")) is first
         assert compiler.find(Constraint.of_regex("once")) is first
+
+    def test_many_threads_fill_what_one_does(self, compiler, vocabulary):
+        threaded = GrammarCompiler(vocabulary, vocabulary.vocab_size + PADDING, shares_cores=False)
+        try:
+            found = []
+            for each in (compiler, threaded):
+                matchers = [
+                    each.compile(Constraint.of_regex(pattern)).matcher() for pattern in PATTERNS
+                ]
+                masks = np.zeros((1 + 2 * len(matchers), each.mask_words), np.int32)
+                each.fill(masks, {1 + 2 * row: matcher for row, matcher in enumerate(matchers)})
+                found.append(masks)
+        finally:
+            threaded.close()
+        np.testing.assert_array_equal(found[0], found[1])
+        assert len({mask.tobytes() for mask in found[0][1::2]}) == len(PATTERNS)
 
     def test_the_oldest_are_forgotten(self, compiler):
         old = Constraint.of_regex("old")

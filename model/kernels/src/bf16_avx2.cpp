@@ -17,6 +17,7 @@ struct Avx2Bf16 {
   static constexpr int kLanes = 8;
   static constexpr int kElementBytes = kBf16Group * sizeof(float);
   static constexpr bool kWeightsInRegisters = false;
+  static constexpr int kAheadBytes = 0;
 
   TALIPOT_TARGET TALIPOT_INLINE static Acc zero() { return _mm256_setzero_ps(); }
 

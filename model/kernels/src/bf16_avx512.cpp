@@ -20,6 +20,7 @@ struct Avx512Bf16 {
   static constexpr int kLanes = 16;
   static constexpr int kElementBytes = kBf16Group * sizeof(float);
   static constexpr bool kWeightsInRegisters = true;
+  static constexpr int kAheadBytes = 0;
 
   TALIPOT_TARGET TALIPOT_INLINE static Acc zero() { return _mm512_setzero_ps(); }
 

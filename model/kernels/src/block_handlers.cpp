@@ -30,6 +30,11 @@ const float* floats(const Buffer& buffer) {
   return static_cast<const float*>(buffer.untyped_data());
 }
 
+const MatmulKernel& kernel_of(const ffi::AnyBuffer& weights, Isa isa) {
+  if (weights.element_type() == ffi::U8) return int8_kernel(isa);
+  return weights.element_type() == ffi::BF16 ? bf16_kernel(isa) : f32_kernel(isa);
+}
+
 // Pools are written where they will be read: in the results' memory.
 ffi::ErrorOr<Block> find_block(const ffi::RemainingArgs& args, const ffi::RemainingRets& rets,
                                size_t block) {
@@ -63,8 +68,7 @@ ffi::Error blocks(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi
                   ffi::Buffer<ffi::F32> last_scale, ffi::Buffer<ffi::F32> last_bias,
                   ffi::RemainingArgs args, ffi::Result<ffi::Buffer<ffi::F32>> y,
                   ffi::RemainingRets rets, int32_t isa, int32_t heads, int32_t d_ff,
-                  bool is_int8, bool is_gated, bool is_gelu, bool has_half_pairs,
-                  float norm_eps) {
+                  bool is_gated, bool is_gelu, bool has_half_pairs, float norm_eps) {
   const size_t count = args.size() / kOperands;
   if (count == 0 || args.size() != count * kOperands || rets.size() != count * kPools) {
     return ffi::Error::InvalidArgument("blocks have other operands or results");
@@ -75,6 +79,8 @@ ffi::Error blocks(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi
     if (!one.has_value()) return one.error();
     found.push_back(*one);
   }
+  const auto weights = args.get<ffi::AnyBuffer>(kInto);
+  if (!weights.has_value()) return weights.error();
   const auto keys = args.get<ffi::AnyBuffer>(kKeys);
   if (!keys.has_value()) return keys.error();
   const auto in = x.dimensions();
@@ -88,7 +94,7 @@ ffi::Error blocks(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi
   return guarded([&] {
     XlaWorkers workers(std::move(pool));
     std::copy_n(x.typed_data(), x.element_count(), y->typed_data());
-    run_blocks(shape, is_int8 ? int8_kernel(level) : bf16_kernel(level), level, layout, found,
+    run_blocks(shape, kernel_of(*weights, level), level, layout, found,
                {last_scale.typed_data(), floats(last_bias)}, turns.typed_data(),
                table.typed_data(), start.typed_data(), y->typed_data(), workers);
   });
@@ -116,7 +122,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(talipot_blocks, talipot::blocks,
                                   .Attr<int32_t>("isa")
                                   .Attr<int32_t>("heads")
                                   .Attr<int32_t>("d_ff")
-                                  .Attr<bool>("is_int8")
                                   .Attr<bool>("is_gated")
                                   .Attr<bool>("is_gelu")
                                   .Attr<bool>("has_half_pairs")

@@ -47,7 +47,7 @@ struct NormWeights {
 
 struct PackedWeights {
   const uint8_t* packed;
-  const float* scale;  // null for bfloat16
+  const float* scale;  // null but for int8
 };
 
 struct Block {

@@ -42,6 +42,13 @@ ffi::Error bf16_matmul(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x,
                     weights.dimensions()[1], nullptr, y);
 }
 
+ffi::Error f32_matmul(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x,
+                      ffi::Buffer<ffi::F32> weights, ffi::Result<ffi::Buffer<ffi::F32>> y,
+                      int32_t isa) {
+  return run_matmul(f32_kernel(static_cast<Isa>(isa)), std::move(pool), x, weights.typed_data(),
+                    weights.dimensions()[1], nullptr, y);
+}
+
 ffi::Error attend(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> query, ffi::AnyBuffer keys,
                   ffi::AnyBuffer values, ffi::Buffer<ffi::S32> table, ffi::Buffer<ffi::S32> start,
                   ffi::Result<ffi::Buffer<ffi::F32>> y, int32_t isa) {
@@ -84,6 +91,7 @@ namespace ffi = xla::ffi;
 
 TALIPOT_EXPORT XLA_FFI_Error* talipot_int8_matmul(XLA_FFI_CallFrame* frame);
 TALIPOT_EXPORT XLA_FFI_Error* talipot_bf16_matmul(XLA_FFI_CallFrame* frame);
+TALIPOT_EXPORT XLA_FFI_Error* talipot_f32_matmul(XLA_FFI_CallFrame* frame);
 TALIPOT_EXPORT XLA_FFI_Error* talipot_paged_attention(XLA_FFI_CallFrame* frame);
 TALIPOT_EXPORT XLA_FFI_Error* talipot_write_pages(XLA_FFI_CallFrame* frame);
 
@@ -101,6 +109,14 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(talipot_bf16_matmul, talipot::bf16_matmul,
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<ffi::Buffer<ffi::F32>>()
                                   .Arg<ffi::Buffer<ffi::BF16>>()
+                                  .Ret<ffi::Buffer<ffi::F32>>()
+                                  .Attr<int32_t>("isa"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(talipot_f32_matmul, talipot::f32_matmul,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
                                   .Ret<ffi::Buffer<ffi::F32>>()
                                   .Attr<int32_t>("isa"));
 

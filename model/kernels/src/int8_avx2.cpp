@@ -20,6 +20,7 @@ struct Avx2Int8 {
   static constexpr int kLanes = 8;
   static constexpr int kElementBytes = 4;
   static constexpr bool kWeightsInRegisters = false;
+  static constexpr int kAheadBytes = 0;
 
   TALIPOT_TARGET TALIPOT_INLINE static Acc zero() { return _mm256_setzero_si256(); }
 

@@ -1,8 +1,8 @@
 // y[M, N] = x[M, K] times weights that were packed once.
 //
-// Weights are packed in panels of 64 columns. Within a panel, K is cut into groups of 2 (bfloat16)
-// or 4 (int8) elements, and a group's 64 columns lie side by side, 4 bytes each: what the dot
-// product instructions take. With few rows a tile is as wide as a panel, so that all the weights
+// Weights are packed in panels of 64 columns. Within a panel, K is cut into groups of 1 (float32), 2
+// (bfloat16) or 4 (int8) elements, and a group's 64 columns lie side by side, 4 bytes each: what the
+// dot product instructions take. With few rows a tile is as wide as a panel, so that all the weights
 // are one stream, which the hardware prefetches best if it is left alone. With more rows the
 // registers hold the sums of half a panel, a strip.
 //
@@ -65,6 +65,7 @@ struct MatmulKernel {
 
 const MatmulKernel& int8_kernel(Isa isa);
 const MatmulKernel& bf16_kernel(Isa isa);
+const MatmulKernel& f32_kernel(Isa isa);
 
 // Rows cut into blocks whose sizes differ by one at most.
 struct Blocks {
@@ -90,7 +91,7 @@ void multiply_prepared(const MatmulKernel& kernel, const MatmulShape& shape, con
                        const PreparedRows& prepared, const uint8_t* weights,
                        const float* column_scale, float* y, Workers& workers);
 
-// column_scale is null for bfloat16.
+// column_scale is null but for int8.
 void matmul(const MatmulKernel& kernel, const MatmulShape& shape, const float* x,
             const uint8_t* weights, const float* column_scale, float* y, Workers& workers);
 

@@ -4,7 +4,8 @@
 //
 // An Op has: Acc, Weights, Row; kVectors, vectors in a strip's step; kLanes, columns in a vector;
 // kElementBytes, of a prepared group of one row; kWeightsInRegisters, whether a whole step's
-// weights fit in registers beside the sums; and zero, load, broadcast, step, store.
+// weights fit in registers beside the sums; kAheadBytes, how far ahead a whole panel's weights are
+// asked for, 0 to leave it to the hardware; and zero, load, broadcast, step, store.
 #pragma once
 
 #include <array>
@@ -21,6 +22,8 @@ template <class Op, int kRows, int kStrips>
 TALIPOT_TARGET void multiply_tile(const Tile& tile) {
   constexpr int kVectors = kStrips * Op::kVectors;
   constexpr int kVectorBytes = kStripStepBytes / Op::kVectors;
+  // The hardware stops at the end of a memory page. With one row it is the faster all the same.
+  constexpr bool kAsksAhead = Op::kAheadBytes > 0 && kStrips == 2 && kRows > 1;
   typename Op::Acc sums[kRows][kVectors];
 #pragma GCC unroll 16
   for (int row = 0; row < kRows; ++row) {
@@ -35,6 +38,12 @@ TALIPOT_TARGET void multiply_tile(const Tile& tile) {
       __builtin_prefetch(ahead, 0, 2);
       if (tile.ahead_step > kLine) __builtin_prefetch(ahead + kLine, 0, 2);
       ahead += tile.ahead_step;
+    }
+    if constexpr (kAsksAhead) {
+#pragma GCC unroll 16
+      for (int64_t byte = 0; byte < kPanelStepBytes; byte += kLine) {
+        __builtin_prefetch(weights + Op::kAheadBytes + byte);
+      }
     }
     if constexpr (Op::kWeightsInRegisters) {
       typename Op::Weights loaded[kVectors];

@@ -1,7 +1,7 @@
 // What the machine can do, for benchmarks to compare the kernels with.
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
+#include <iterator>
 #include <vector>
 
 #include "cpu.h"
@@ -21,13 +21,18 @@ TALIPOT_EXPORT uint64_t talipot_probe_read(const void* memory, int64_t bytes) {
   return sum[0] ^ sum[1];
 }
 
-// Multiplies one tile, which stays in the first level of cache, again and again. Returns how many
-// products of two numbers that were.
-TALIPOT_EXPORT int64_t talipot_probe_products(int32_t is_bf16, int32_t isa, int64_t repeats) {
+// Multiplies one tile, which stays in the first level of cache, again and again, by the kernel whose
+// groups have so many elements. Returns how many products of two numbers that were.
+TALIPOT_EXPORT int64_t talipot_probe_products(int32_t group, int32_t isa, int64_t repeats) {
   using namespace talipot;
   constexpr int64_t kGroups = 64;
   const auto level = static_cast<Isa>(isa);
-  const MatmulKernel& kernel = is_bf16 != 0 ? bf16_kernel(level) : int8_kernel(level);
+  const MatmulKernel* const kernels[] = {&f32_kernel(level), &bf16_kernel(level),
+                                         &int8_kernel(level)};
+  const auto* found = std::find_if(std::begin(kernels), std::end(kernels),
+                                   [&](const auto* kernel) { return kernel->group == group; });
+  if (found == std::end(kernels)) return 0;
+  const MatmulKernel& kernel = **found;
   const int rows = kernel.max_rows;
   const int strips = rows <= kernel.paired_rows ? 2 : 1;
   const int64_t columns = strips * kStripColumns;

@@ -22,6 +22,7 @@ def digest() -> str:
         wide = jnp.asarray(weights.astype(np.float32)) / 100
         narrow = kernels.pack_bf16(wide.astype(jnp.bfloat16))
         state.update(np.asarray(kernels.bf16_matmul(x, narrow, 1500)))
+        state.update(np.asarray(kernels.f32_matmul(x, kernels.pack_f32(wide), 1500)))
     for batch, length in ((1, 1), (2, 3), (40, 1), (1, 300)):
         case = page_case(
             batch, batch=batch, length=length, heads=8, head_dim=64, page_size=16, width=128

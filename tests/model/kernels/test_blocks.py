@@ -47,18 +47,30 @@ def step_at(config: PaLMConfig, params: FusedParams, isa: str, *arguments: jax.A
         return fused_step(config, params, *arguments)
 
 
-@pytest.mark.parametrize("cache_dtype", ["float32", "bfloat16", "int8"])
-def test_every_level_gives_nearly_the_plain_steps_numbers(config, cache_dtype: str, isa: str):
+# Relative to the largest value. An int8 cache rounds what is nearly halfway either way.
+@pytest.mark.parametrize(
+    ("form", "cache_dtype", "limit"),
+    [
+        ("bfloat16", "float32", 0.03),
+        ("bfloat16", "bfloat16", 0.03),
+        ("bfloat16", "int8", 0.03),
+        ("float32", "float32", 1e-5),
+        ("float32", "bfloat16", 0.01),
+        ("float32", "int8", 0.01),
+    ],
+)
+def test_every_level_gives_nearly_the_plain_steps_numbers(
+    config, form, cache_dtype: str, limit: float, isa: str
+):
     weights = numpy_palm.random_weights(config, seed=4)
     # Weights that bfloat16 has, so that products alone are rounded.
     weights = jax.tree.map(lambda w: jnp.asarray(w, jnp.bfloat16).astype(jnp.float32), weights)
     tokens, pages, cache = inputs(config, cache_dtype)
     start = jnp.zeros(ROWS, jnp.int32)
     expected, expected_cache = forward_step(config, weights, tokens, start, cache, pages)
-    params = fuse(config, weights, "bfloat16")
+    params = fuse(config, weights, form)
     found, found_cache = step_at(config, params, isa, tokens, start, cache, pages)
-    limit = 0.03 * float(jnp.max(jnp.abs(expected)))
-    np.testing.assert_allclose(found, expected, atol=limit)
+    np.testing.assert_allclose(found, expected, atol=limit * float(jnp.max(jnp.abs(expected))))
     for mine, theirs in zip(found_cache, expected_cache, strict=True):
         assert [part.dtype for part in mine] == [part.dtype for part in theirs]
 
@@ -76,7 +88,7 @@ def test_int8_products_give_the_same_bits_at_every_level_where_attention_does(co
         np.testing.assert_array_equal(result, results[0])
 
 
-@pytest.mark.parametrize("form", ["int8", "bfloat16"])
+@pytest.mark.parametrize("form", ["int8", "bfloat16", "float32"])
 @pytest.mark.parametrize("cache_dtype", ["float32", "int8"])
 def test_a_rows_bits_are_its_own(config, form, cache_dtype: str, isa: str):
     params = fuse(config, numpy_palm.random_weights(config, seed=4), form)
@@ -108,7 +120,11 @@ def test_donated_pools_are_written_in_place(config):
 
 @pytest.mark.parametrize("reach", [1.0, 6.0, 100.0])
 @pytest.mark.parametrize("activation", ["gelu", "silu"])
-def test_activations_are_right_over_their_range(activation: str, reach: float, isa: str):
+# Relative to the largest value: what the second product keeps of its input.
+@pytest.mark.parametrize(("form", "limit"), [("bfloat16", 2**-7), ("float32", 1e-6)])
+def test_activations_are_right_over_their_range(
+    form, limit: float, activation: str, reach: float, isa: str
+):
     width = 128
     config = PaLMConfig(
         vocab_size=1, num_layers=1, d_model=width, num_heads=1, head_dim=2, d_ff=width,
@@ -130,10 +146,9 @@ def test_activations_are_right_over_their_range(activation: str, reach: float, i
         init_cache(config, 2, 4),
         jnp.ones((1, 1), jnp.int32),
     )
-    found, _ = step_at(config, fuse(config, weights, "bfloat16"), isa, *arguments)
+    found, _ = step_at(config, fuse(config, weights, form), isa, *arguments)
     expected, _ = forward_step(config, weights, *arguments)
-    # The second product takes bfloat16.
-    np.testing.assert_allclose(found, expected, atol=2**-7 * float(jnp.max(jnp.abs(expected))))
+    np.testing.assert_allclose(found, expected, atol=limit * float(jnp.max(jnp.abs(expected))))
 
 
 def test_blocks_without_pools_are_refused():
