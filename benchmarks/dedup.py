@@ -1,8 +1,8 @@
-"""How fast near-duplicate documents are removed, and which, beside datatrove.
+"""How fast near-duplicate documents are removed, and which, beside datatrove and text-dedup.
 
-python -m benchmarks.dedup CORPUS [--peer PYTHON] [--rounds N]
+python -m benchmarks.dedup CORPUS [--datatrove PYTHON] [--text-dedup PYTHON] [--rounds N]
 
-Documents of CORPUS (JSONL), and behind them copies with 1 to 10 % of their words replaced. Both
+Documents of CORPUS (JSONL), and behind them copies with 1 to 10 % of their words replaced. All
 programs work on the same file with one process, shingles of 5 words and the bands that `talipot
 corpus dedup` chooses; the rounds alternate, and medians are printed. What should be removed is
 known by brute force: the exact Jaccard similarity of each copy with its original.
@@ -33,39 +33,44 @@ from model.tokenizer import load_tokenizer
 _COPIES = 2000
 _EDITS = (0.01, 0.02, 0.05, 0.1)
 _BINS = (0.0, 0.6, 0.7, 0.8, 0.9, 1.01)
-_PEER = Path(__file__).parent / "dedup_datatrove.py"
+_PEERS = {name: Path(__file__).parent / f"dedup_{name}.py" for name in ("datatrove", "text_dedup")}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("corpus", type=Path)
-    parser.add_argument("--peer", type=Path, help="a Python that has datatrove")
+    for name in _PEERS:
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=Path, metavar="PYTHON", help="a Python that has it")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    peers = {name: python for name in _PEERS if (python := getattr(options, name))}
     parameters = DedupParameters(exact=False)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         similarities, characters = _write_slice(options.corpus, folder, parameters.shingle_words)
-        ours, theirs, mine, peers = [], [], set[str](), set[str]()
+        names = ["talipot corpus dedup --no-exact", *peers]
+        seconds: dict[str, list[float]] = {name: [] for name in names}
+        removed: dict[str, set[str]] = {}
         for number in range(options.rounds):
-            seconds, mine = _run_ours(folder, number, parameters)
-            ours.append(seconds)
-            if options.peer:
-                seconds, peers = _run_peer(folder, number, parameters, options.peer)
-                theirs.append(seconds)
+            for name in names:
+                if name in peers:
+                    work = folder / f"{name}-{number}"
+                    took, gone = _run_peer(folder, work, parameters, peers[name], _PEERS[name])
+                else:
+                    took, gone = _run_ours(folder, number, parameters)
+                seconds[name].append(took)
+                removed[name] = gone
         print(f"{characters / 1e6:.1f} M characters, {len(similarities):,} copies")
-        _print_speed("talipot corpus dedup --no-exact", ours, characters)
-        _print_removed(mine, similarities)
-        if options.peer:
-            _print_speed("datatrove", theirs, characters)
-            _print_removed(peers, similarities)
-            print(f"removed by both {len(mine & peers):,}, by one {len(mine ^ peers):,}")
+        for name in names:
+            _print_speed(name, seconds[name], characters)
+            _print_removed(removed[name], similarities)
         began = time.perf_counter()
         result = _dedup(folder, "exact", DedupParameters())
-        seconds = time.perf_counter() - began
+        took = time.perf_counter() - began
         print(
-            f"with repeated passages of 50 tokens: {seconds:.1f} s, "
-            f"{characters / 1e6 / seconds:.2f} MB/s; {len(result.cuts):,} passages cut"
+            f"with repeated passages of 50 tokens: {took:.1f} s, "
+            f"{characters / 1e6 / took:.2f} MB/s; {len(result.cuts):,} passages cut"
         )
 
 
@@ -111,12 +116,11 @@ def _run_ours(folder: Path, number: int, parameters: DedupParameters) -> tuple[f
 
 
 def _run_peer(
-    folder: Path, number: int, parameters: DedupParameters, python: Path
+    folder: Path, work: Path, parameters: DedupParameters, python: Path, script: Path
 ) -> tuple[float, set[str]]:
     banding = parameters.banding
     sizes = (parameters.shingle_words, banding.bands, banding.rows)
-    work = folder / f"peer-{number}"
-    command = [python, _PEER, folder / "corpus", work, *sizes]
+    command = [python, script, folder / "corpus", work, *sizes]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
     answer = json.loads(done.stdout.splitlines()[-1])
     return answer["seconds"], set(answer["removed"])

@@ -120,17 +120,24 @@ def resample(
 ) -> Sampled:
     """Choose again for the rows with `avoids_ngrams` whose token ends a forbidden n-gram.
 
-    Args are those of `sample`, whose result `sampled` is; `memory` has not counted it.
+    Args are those of `sample`, whose result `sampled` is; `memory` has counted it.
     """
     if memory.recent is None:
         raise ValueError("a memory without the newest tokens cannot tell what they end")
     tokens = avoid(
         sampled.tokens,
-        lambda: _adjusted(logits, settings, memory, slots, generated),
+        lambda: _adjusted(
+            logits,
+            settings,
+            memory.without_tokens(slots, jnp.maximum(sampled.tokens, 0)),
+            slots,
+            generated,
+        ),
         settings,
         positions,
         ngrams=ngrams,
-        recent=memory.recent[slots],
+        # Without the newest, which is the chosen one; nothing reads the oldest.
+        recent=jnp.roll(memory.recent[slots], 1, axis=1),
         choose=choose,
     )
     has_changed = tokens != sampled.tokens
