@@ -8,7 +8,7 @@ round:
 
 A query takes two round trips: one for all buckets of all windows, one for the candidates' band
 values, which are their signatures, and documents. datasketch takes one for each band. Its layout
-takes some 7.5 KB for each window, `memorization.redis_windows` a sixteenth of that.
+takes some 7.5 KB for each window, `memorization.redis_windows` a fifteenth of that.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Near duplicates in Redis, in some 450 bytes for each window.
+"""Near duplicates in Redis, in some 500 bytes for each window.
 
     …_windows + block           64 windows one after the other: document, first word, words,
                                 signature
