@@ -5,7 +5,8 @@ python -m benchmarks.dedup CORPUS [--datatrove PYTHON] [--text-dedup PYTHON] [--
 Documents of CORPUS (JSONL), and behind them copies with 1 to 10 % of their words replaced. All
 programs work on the same file with one process, shingles of 5 words and the bands that `talipot
 corpus dedup` chooses; the rounds alternate, and medians are printed. What should be removed is
-known by brute force: the exact Jaccard similarity of each copy with its original.
+known by brute force: the exact Jaccard similarity of each copy with its original. Of the two either
+may go.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,6 +38,14 @@ _BINS = (0.0, 0.6, 0.7, 0.8, 0.9, 1.01)
 _PEERS = {name: Path(__file__).parent / f"dedup_{name}.py" for name in ("datatrove", "text_dedup")}
 
 
+class _Copy(NamedTuple):
+    """A copy, its original, and their Jaccard similarity."""
+
+    name: str
+    original: str
+    similarity: float
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("corpus", type=Path)
@@ -48,7 +58,7 @@ def main() -> None:
     parameters = DedupParameters(exact=False)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        similarities, characters = _write_slice(options.corpus, folder, parameters.shingle_words)
+        copies, characters = _write_slice(options.corpus, folder, parameters.shingle_words)
         names = ["talipot corpus dedup --no-exact", *peers]
         seconds: dict[str, list[float]] = {name: [] for name in names}
         removed: dict[str, set[str]] = {}
@@ -61,10 +71,10 @@ def main() -> None:
                     took, gone = _run_ours(folder, number, parameters)
                 seconds[name].append(took)
                 removed[name] = gone
-        print(f"{characters / 1e6:.1f} M characters, {len(similarities):,} copies")
+        print(f"{characters / 1e6:.1f} M characters, {len(copies):,} copies")
         for name in names:
             _print_speed(name, seconds[name], characters)
-            _print_removed(removed[name], similarities)
+            _print_removed(removed[name], copies)
         began = time.perf_counter()
         result = _dedup(folder, "exact", DedupParameters())
         took = time.perf_counter() - began
@@ -74,12 +84,12 @@ def main() -> None:
         )
 
 
-def _write_slice(corpus: Path, folder: Path, shingle_words: int) -> tuple[dict[str, float], int]:
-    """Write the documents and their copies; Jaccard similarity of each copy, and characters."""
+def _write_slice(corpus: Path, folder: Path, shingle_words: int) -> tuple[list[_Copy], int]:
+    """Write the documents and their copies; the copies, and characters."""
     rng = random.Random(0)
     documents = list(read_corpus(corpus_files([corpus])))
     words = [word for one in documents[:200] for word in one.text.split(" ")]
-    similarities, characters = {}, 0
+    copies, characters = [], 0
     (folder / "corpus").mkdir()
     with (folder / "corpus" / "slice.jsonl").open("w", encoding="utf-8") as file:
         for one in documents:
@@ -91,10 +101,11 @@ def _write_slice(corpus: Path, folder: Path, shingle_words: int) -> tuple[dict[s
                 rng.choice(words) if rng.random() < share else word for word in one.text.split(" ")
             )
             left, right = (_shingles(each, shingle_words) for each in (one.text, text))
-            similarities[f"copy-{number}"] = len(left & right) / max(1, len(left | right))
+            similarity = len(left & right) / max(1, len(left | right))
+            copies.append(_Copy(f"copy-{number}", one.id, similarity))
             file.write(json.dumps({"id": f"copy-{number}", "text": text}) + "\n")
             characters += len(text)
-    return similarities, characters
+    return copies, characters
 
 
 def _shingles(text: str, size: int) -> set[tuple[str, ...]]:
@@ -132,15 +143,15 @@ def _print_speed(name: str, seconds: Sequence[float], characters: int) -> None:
     print(f"{name}: {median:.1f} s ({shown}), {characters / 1e6 / median:.2f} MB/s")
 
 
-def _print_removed(removed: set[str], similarities: dict[str, float]) -> None:
-    """Copies that were removed (or whose original was), by their true similarity."""
-    places = np.digitize(list(similarities.values()), _BINS) - 1
+def _print_removed(removed: set[str], copies: Sequence[_Copy]) -> None:
+    """Copies that were removed or whose original was, by their true similarity."""
+    places = np.digitize([copy.similarity for copy in copies], _BINS) - 1
     for place, (low, high) in enumerate(itertools.pairwise(_BINS)):
-        some = [name for name, at in zip(similarities, places, strict=True) if at == place]
-        gone = sum(name in removed for name in some)
+        some = [copy for copy, at in zip(copies, places, strict=True) if at == place]
+        gone = sum(bool({copy.name, copy.original} & removed) for copy in some)
         print(f"  similarity {low:.1f} to {min(high, 1):.1f}: {gone:,} of {len(some):,} removed")
-    others = len(removed - set(similarities))
-    print(f"  other documents removed: {others:,}")
+    pairs = {name for copy in copies for name in (copy.name, copy.original)}
+    print(f"  other documents removed: {len(removed - pairs):,}")
 
 
 if __name__ == "__main__":

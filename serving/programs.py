@@ -194,7 +194,7 @@ def avoid_ngrams(
     again = resample(
         sampled,
         logits,
-        settings.rows(slots),
+        settings,
         memory,
         slots=slots,
         generated=generated,
