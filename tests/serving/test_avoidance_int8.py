@@ -21,13 +21,13 @@ from tests.serving.test_avoidance import (
 )
 
 
-@pytest.fixture(scope="module", params=["weights", "cache", "both"])
+@pytest.fixture(scope="module", params=["weights", "cache"])
 def config(request: pytest.FixtureRequest) -> EngineConfig:
     """What has 8 bits."""
     return dataclasses.replace(
         ENGINE,
-        quantize="none" if request.param == "cache" else "int8",
-        kv_dtype="auto" if request.param == "weights" else "int8",
+        quantize="int8" if request.param == "weights" else "none",
+        kv_dtype="int8" if request.param == "cache" else "auto",
     )
 
 
