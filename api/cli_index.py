@@ -76,8 +76,8 @@ def _build(
 ) -> str:
     from memorization.build import build_index
     from memorization.fingerprint_build import build_fingerprints
-    from memorization.redis_build import build_redis_index, connect
-    from memorization.tokenizer import tokenizer_identity
+    from memorization.redis_build import build_redis_index
+    from memorization.redis_store import connect
 
     tokenizer = _tokenizer(config.model)
     corpus = [Path(path) for path in config.corpus]
@@ -93,17 +93,18 @@ def _build(
         )
     if config.out.startswith(("redis://", "rediss://")):
         client, name = connect(config.out)
-        build_redis_index(
+        made = build_redis_index(
             corpus,
             client,
             name,
-            dataclasses.replace(parameters, exact=False, ngram=0),
-            tokenizer_identity=tokenizer_identity(tokenizer),
-            vocab_size=tokenizer.vocab_size,
+            dataclasses.replace(parameters, ngram=0),
+            tokenizer=tokenizer,
+            winnowing=config.winnowing(),
             on_characters=on_characters,
         )
-        return f"near duplicates are served from Redis as {name!r}"
-    made = build_index(
+        runs = f"; runs of {made.sure_tokens} tokens are found" if made.sure_tokens else ""
+        return f"served from Redis as {name!r}{runs}"
+    result = build_index(
         corpus,
         tokenizer,
         Path(config.out),
@@ -111,11 +112,12 @@ def _build(
         on_characters=on_characters,
         on_phase=on_phase,
     )
-    state = "was complete already" if made.was_complete else "is served now"
+    state = "was complete already" if result.was_complete else "is served now"
+    share = result.bytes / max(1, result.characters)
     return (
-        f"{made.documents:,} documents, {made.tokens:,} tokens, {made.windows:,} windows, "
-        f"{made.bytes:,} bytes ({made.bytes / max(1, made.characters):.2f} for each character): "
-        f"{made.generation} {state}"
+        f"{result.documents:,} documents, {result.tokens:,} tokens, {result.windows:,} windows, "
+        f"{result.bytes:,} bytes ({share:.2f} for each character): "
+        f"{result.generation} {state}"
     )
 
 

@@ -108,7 +108,10 @@ class Guards:
             else:
                 self.tracer = Tracer(index, timeout_s=self._config.index_timeout_s)
         if self.tracer is not None and self._config.memorization_ngrams:
-            self.ngrams = self.tracer.index.ngrams()
+            try:
+                self.ngrams = self.tracer.index.ngrams()
+            except MemorizationError as error:
+                raise ConfigError(f"memorization_index={location}: {error}") from None
         try:
             self._check_memorization(self.memorization)
         except RequestError as error:

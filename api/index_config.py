@@ -22,13 +22,13 @@ class IndexBuildConfig:
 
     Attributes:
         corpus: Corpus files and folders.
-        out: Folder of the index, `redis://HOST:PORT/DB?name=NAME` for near duplicates in Redis,
-            or with --fingerprints a file.
+        out: Folder of the index, `redis://HOST:PORT/DB?name=NAME`, or with --fingerprints a file.
         model: Model whose tokenizer is used, by name or folder.
-        exact: Find verbatim runs, by a suffix array.
+        exact: Find verbatim runs: by a suffix array, in Redis by fingerprints.
         near: Find near duplicates, by MinHash LSH.
         ngram: Tokens of the n-grams that requests can avoid; 0 for no filter of them. It takes two
-            bytes for each token of the corpus, and verbatim runs must be found too.
+            bytes for each token of the corpus, and verbatim runs must be found too. In Redis the
+            filter is of fingerprints.
         fingerprints: Write a file of fingerprints instead, which finds verbatim runs and holds no
             text.
         shard_tokens: Tokens of a shard; sorting one takes about 20 bytes of memory for each. A

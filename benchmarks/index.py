@@ -1,18 +1,21 @@
 """How fast an index of training text is built and answers, beside the peers.
 
-python -m benchmarks.index CORPUS… [--folder DIR] [--windows N] [--only PART…]
+python -m benchmarks.index CORPUS… [--folder DIR] [--windows N] [--datasketch-windows N]
+    [--only PART…]
 
 The queries are pieces of CORPUS, half of them as they stand and half with a tenth of their words
-replaced. The index of near duplicates has windows close enough to each other that there are N, and
-the one in Redis, of datasketch's signatures, is asked by us and by plain datasketch. CPU time is of
-all threads of this process: other work on the machine hardly changes it. DIR needs about four
-times the corpus, and Redis about 7.5 KB of memory for each window.
+replaced. The index of near duplicates has windows close enough to each other that there are N. In
+Redis there is one of our layout, with fingerprints, and then one of datasketch's signatures and
+layout, which is asked by us and by plain datasketch. CPU time is of all threads of this process:
+other work on the machine hardly changes it. DIR needs about four times the corpus, and Redis about
+7.5 KB of memory for each window in datasketch's layout.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import random
 import resource
 import shutil
@@ -36,6 +39,8 @@ from memorization.disk_index import DiskIndex
 from memorization.layout import IndexParameters
 from memorization.opening import open_embedded
 from memorization.redis_build import build_redis_index
+from memorization.redis_index import RedisIndex
+from memorization.redis_store import STATE
 from memorization.shingles import Windows, split_words
 from memorization.signatures import make_signer
 from model.checkpoint import resolve_model
@@ -49,7 +54,13 @@ _QUERY_TOKENS, _QUERY_WORDS = 256, 190
 _DOCUMENT_WORDS, _NUM_PERM, _ROUNDS = 300, 128, 7
 
 
-def main(corpus: Sequence[Path], folder: Path, windows: int, parts: Sequence[str]) -> None:
+def main(
+    corpus: Sequence[Path],
+    folder: Path,
+    windows: int,
+    datasketch_windows: int,
+    parts: Sequence[str],
+) -> None:
     """Print a table for each part."""
     print(f"kernels: {kernels.status()}")
     tokenizer = load_tokenizer(resolve_model("talipot-tiny"))
@@ -71,7 +82,10 @@ def main(corpus: Sequence[Path], folder: Path, windows: int, parts: Sequence[str
         _latency("in process", index.near_duplicates, shorter)
     if "redis" in parts:
         with running_redis() as client:
-            _redis(client, corpus, dataclasses.replace(dense, signature="datasketch"), shorter)
+            _redis(client, corpus, dense, shorter)
+            _redis_runs(client, corpus, tokenizer, texts)
+        with running_redis() as client:
+            _datasketch(client, corpus, _dense(result, datasketch_windows), shorter)
 
 
 def _query_texts(words: list[str]) -> list[str]:
@@ -147,15 +161,50 @@ def _build(corpus: Sequence[Path], tokenizer: Tokenizer, folder: Path) -> BuildR
 def _redis(
     client: redis.Redis, corpus: Sequence[Path], parameters: IndexParameters, texts: list[str]
 ) -> None:
+    index, windows = _build_redis(client, corpus, parameters)
+    _heading(f"near duplicates in Redis, {windows:,} windows")
+    _latency("ours, with similarities and documents", index.near_duplicates, texts)
+
+
+def _redis_runs(
+    client: redis.Redis, corpus: Sequence[Path], tokenizer: Tokenizer, texts: list[str]
+) -> None:
+    before: Any = client.info("memory")
     began = time.perf_counter()
-    index = build_redis_index(corpus, client, "benchmark", parameters)
+    parameters = IndexParameters(near=False)
+    index = build_redis_index(corpus, client, "runs", parameters, tokenizer=tokenizer)
     seconds = time.perf_counter() - began
-    windows: Any = client.hlen(index.basename + b"_keys")
+    after: Any = client.info("memory")
+    megabytes = (after["used_memory"] - before["used_memory"]) / 1e6
+    print(f"\nRedis: fingerprints in {seconds:.0f} s, {megabytes:,.0f} MB")
+    _heading(f"runs of {_QUERY_TOKENS} tokens in Redis")
+    tokens = [tokenizer.encode(text)[:_QUERY_TOKENS] for text in texts]
+    _latency("fingerprints, with documents and counts", index.longest_matches, tokens)
+
+
+def _build_redis(
+    client: redis.Redis, corpus: Sequence[Path], parameters: IndexParameters
+) -> tuple[RedisIndex, int]:
+    """An index of near duplicates, and its windows."""
+    parameters = dataclasses.replace(parameters, exact=False)
+    began = time.perf_counter()
+    index = build_redis_index(corpus, client, "near", parameters)
+    seconds = time.perf_counter() - began
+    state: Any = client.get(index.basename + STATE)
+    windows: int = json.loads(state)["progress"]["windows"]
     memory: Any = client.info("memory")
     print(
-        f"\nRedis: {windows:,} windows in {seconds:.0f} s, "
-        f"{memory['used_memory'] / windows:,.0f} bytes for each"
+        f"\nRedis, signatures and layout of {parameters.signature}: {windows:,} windows in "
+        f"{seconds:.0f} s, {memory['used_memory'] / windows:,.0f} bytes for each"
     )
+    return index, windows
+
+
+def _datasketch(
+    client: redis.Redis, corpus: Sequence[Path], parameters: IndexParameters, texts: list[str]
+) -> None:
+    parameters = dataclasses.replace(parameters, signature="datasketch")
+    index, windows = _build_redis(client, corpus, parameters)
     where = client.connection_pool.connection_kwargs
     banding = parameters.banding
     lsh = MinHashLSH(
@@ -177,7 +226,7 @@ def _redis(
             found += lsh.query(_sketch(_shingles(window, parameters.windows), banding.num_perm))
         return found
 
-    _heading(f"near duplicates in Redis, {windows:,} windows")
+    _heading(f"near duplicates in Redis, {windows:,} windows, datasketch's layout")
     _latency("ours, with similarities and documents", index.near_duplicates, texts)
     _latency("datasketch's MinHashLSH, keys alone", datasketch, texts)
 
@@ -234,7 +283,14 @@ if __name__ == "__main__":
     parser.add_argument("corpus", nargs="+", type=Path)
     parser.add_argument("--folder", type=Path, help="keep the indexes here, and take those there")
     parser.add_argument("--windows", type=int, default=1_000_000)
+    parser.add_argument("--datasketch-windows", type=int, help="of datasketch's layout; N windows")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        main(options.corpus, options.folder or Path(scratch), options.windows, options.only)
+        main(
+            options.corpus,
+            options.folder or Path(scratch),
+            options.windows,
+            options.datasketch_windows or options.windows,
+            options.only,
+        )

@@ -6,19 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from memorization.errors import TrainingIndexError
 from memorization.fingerprint_file import Fingerprints, read_fingerprints
 from memorization.index import NearDuplicate, Occurrence, Span
 from memorization.ngram_filter import NgramFilter, empty_words, insert
 from memorization.rolling_hash import UInt64, kgram_hashes
+from memorization.runs import MAX_PLACES, Hits, find_spans
 from memorization.suffix_array import Int64, require_ids
 from memorization.winnowing import Winnowing
-
-# A fingerprint of front matter or a ruled line stands in the corpus thousands of times; so many of
-# its places are followed.
-_MAX_PLACES = 1024
 
 
 class FingerprintIndex:
@@ -105,39 +101,21 @@ class FingerprintIndex:
         Runs of which `max_length` is at least ``min_tokens`` are returned.
         """
         ids = require_ids(tokens, self.vocab_size)
-        chains = self._chains(ids)
-        by_span: dict[tuple[int, int], list[int]] = {}
-        for row in range(len(chains)):
-            start, end = int(chains[row, 0]), int(chains[row, 1])
-            by_span.setdefault((start, end), []).append(row)
-        spans: list[Span] = []
-        furthest = -1
-        for start, end in sorted(by_span, key=lambda span: (span[0], -span[1])):
-            if end <= furthest:
-                continue
-            furthest = end
-            covering = chains[(chains[:, 0] <= start) & (chains[:, 1] >= end)]
-            own = chains[by_span[start, end]]
-            longest = int((own[:, 3] - own[:, 2]).max())
-            if longest >= min_tokens:
-                places = np.sort(covering[:, 4] + start)
-                spans.append(
-                    Span(
-                        start=start,
-                        length=end - start,
-                        max_length=longest,
-                        count=len(places),
-                        occurrences=self.occurrences(places[:max_occurrences]),
-                    )
-                )
-        return spans
+        return find_spans(
+            self._hits(ids),
+            self.winnowing,
+            len(ids),
+            self._locate,
+            min_tokens=min_tokens,
+            max_occurrences=max_occurrences,
+        )
 
     def places(self, kgram_hash: int) -> Int64:
         """Indices of the fingerprints with a 64-bit hash, in corpus order, at most 1024."""
         key = np.uint64(kgram_hash & self.winnowing.hash_mask)
         first = int(np.searchsorted(self._sorted, key, "left"))
         last = int(np.searchsorted(self._sorted, key, "right"))
-        return self._order[first : min(last, first + _MAX_PLACES)]
+        return self._order[first : min(last, first + MAX_PLACES)]
 
     def position(self, place: int) -> int:
         """First token of a fingerprint, counted over all documents."""
@@ -156,54 +134,21 @@ class FingerprintIndex:
         The bounds are the neighbouring fingerprints' own and the document's: a run that went
         further would hold the neighbour, whose match is seen.
         """
-        first, end = self._bounds(np.array([place], np.int64), np.array([place], np.int64))
+        first, end = self._bounds(np.array([place], np.int64))
         return int(first[0]), int(end[0])
 
-    def occurrences(self, positions: Int64) -> tuple[Occurrence, ...]:
-        """Names of the documents at token positions, counted over all documents."""
-        documents = np.searchsorted(self._starts, positions, "right") - 1
+    def _locate(self, documents: Int64, offsets: Int64) -> tuple[Occurrence, ...]:
         return tuple(
             Occurrence(
                 document=self._names[document][0],
                 title=self._names[document][1],
                 source=self._names[document][2],
-                offset=int(position - self._starts[document]),
+                offset=offset,
             )
-            for position, document in zip(positions.tolist(), documents.tolist(), strict=True)
+            for document, offset in zip(documents.tolist(), offsets.tolist(), strict=True)
         )
 
-    def _chains(self, ids: NDArray[np.int64]) -> Int64:
-        """Chains of neighbouring fingerprints that match on one diagonal.
-
-        Returns:
-            int64[chains, 5]: first covered query token, end; earliest first token of the run,
-            latest end; corpus position minus query position.
-        """
-        query, places = self._hits(ids)
-        if not len(query):
-            return np.empty((0, 5), np.int64)
-        diagonal = self._positions[places] - query
-        order = np.lexsort((query, diagonal))
-        query, places, diagonal = query[order], places[order], diagonal[order]
-        document = np.searchsorted(self._starts, self._positions[places], "right")
-        continues = (np.diff(diagonal) == 0) & (np.diff(places) == 1) & (np.diff(document) == 0)
-        first = np.flatnonzero(np.concatenate([[True], ~continues]))
-        last = np.concatenate([first[1:], [len(query)]]) - 1
-        shift = diagonal[first]
-        earliest, latest = self._bounds(places[first], places[last])
-        return np.stack(
-            [
-                query[first],
-                query[last] + self.winnowing.k,
-                np.maximum(earliest - shift, 0),
-                np.minimum(latest - shift, len(ids)),
-                shift,
-            ],
-            axis=1,
-        )
-
-    def _hits(self, ids: NDArray[np.int64]) -> tuple[Int64, Int64]:
-        """(query position, fingerprint) of every pair with equal hashes, both int64[hits]."""
+    def _hits(self, ids: Int64) -> Hits:
         keys = kgram_hashes(ids, self.winnowing.k) & np.uint64(self.winnowing.hash_mask)
         first = np.searchsorted(self._sorted, keys, "left")
         found = np.flatnonzero(
@@ -213,18 +158,29 @@ class FingerprintIndex:
         )
         first = first[found]
         counts = np.searchsorted(self._sorted, keys[found], "right") - first
-        counts = np.minimum(counts, _MAX_PLACES)
+        counts = np.minimum(counts, MAX_PLACES)
         query = np.repeat(found, counts)
         within = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return query.astype(np.int64), self._order[np.repeat(first, counts) + within]
+        places = self._order[np.repeat(first, counts) + within]
+        document = np.searchsorted(self._starts, self._positions[places], "right") - 1
+        starts = self._starts[document]
+        earliest, latest = self._bounds(places)
+        return Hits(
+            query=query.astype(np.int64),
+            document=document,
+            ordinal=places,
+            offset=self._positions[places] - starts,
+            earliest=earliest - starts,
+            latest=latest - starts,
+        )
 
-    def _bounds(self, first: Int64, last: Int64) -> tuple[Int64, Int64]:
-        """The widest runs through fingerprints `first` to `last` that hold no other."""
-        document = np.searchsorted(self._starts, self._positions[first], "right") - 1
-        before = np.where(first > 0, self._positions[np.maximum(first - 1, 0)] + 1, 0)
-        behind = np.minimum(last + 1, len(self._positions) - 1)
+    def _bounds(self, places: Int64) -> tuple[Int64, Int64]:
+        """The widest runs through fingerprints that hold no other, each on its own."""
+        document = np.searchsorted(self._starts, self._positions[places], "right") - 1
+        before = np.where(places > 0, self._positions[np.maximum(places - 1, 0)] + 1, 0)
+        behind = np.minimum(places + 1, len(self._positions) - 1)
         after = np.where(
-            last + 1 < len(self._positions),
+            places + 1 < len(self._positions),
             self._positions[behind] + self.winnowing.k - 1,
             self._starts[-1],
         )

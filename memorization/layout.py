@@ -33,7 +33,7 @@ class IndexParameters:
     """What is indexed, and how.
 
     Attributes:
-        exact: Whether verbatim runs are found, by a suffix array.
+        exact: Whether verbatim runs are found: by a suffix array, in Redis by fingerprints.
         near: Whether near duplicates are found, by MinHash LSH.
         ngram: Tokens of the n-grams that a filter is made of; 0 for none.
         shard_tokens: Tokens of a shard; sorting one takes about 20 bytes of memory for each, while
@@ -85,16 +85,21 @@ class IndexParameters:
 
 
 def generation_name(
-    files: list[Path], tokenizer_identity: str, vocab_size: int, parameters: IndexParameters
+    files: list[Path],
+    tokenizer_identity: str,
+    vocab_size: int,
+    parameters: IndexParameters,
+    *others: object,
 ) -> str:
-    """A name that the corpus, the tokenizer and the parameters determine.
+    """A name that the corpus, the tokenizer, the parameters and `others`, plain values, determine.
 
     A corpus file is known by its name, size and 128 KiB of its bytes: a build that goes on after
     a stop must read what it read before.
     """
     samples: list[Sample] = [sample_file(path) for path in files]
     described = json.dumps(
-        [VERSION, tokenizer_identity, vocab_size, parameters.to_dict(), samples], sort_keys=True
+        [VERSION, tokenizer_identity, vocab_size, parameters.to_dict(), samples, *others],
+        sort_keys=True,
     )
     return "g-" + hashlib.sha256(described.encode()).hexdigest()[:16]
 

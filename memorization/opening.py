@@ -50,8 +50,8 @@ def open_index(location: str, tokenizer: IndexTokenizer) -> TrainingIndex:
     if location in embedded_indexes():
         index = open_embedded(location)
     elif location.startswith(("redis://", "rediss://")):
-        from memorization.redis_build import connect
         from memorization.redis_index import RedisIndex
+        from memorization.redis_store import connect
 
         index = RedisIndex.open(*connect(location))
     elif path.is_dir():

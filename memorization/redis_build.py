@@ -1,74 +1,41 @@
-"""Builds an index of near duplicates in Redis: resumable, and switched to when it is whole."""
+"""Builds an index in Redis: resumable, and switched to when it is whole."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import redis
 
 from memorization.corpus import Document, corpus_files, read_corpus
-from memorization.errors import CorpusError, IndexUnavailableError, TrainingIndexError
+from memorization.encode import encode_documents
+from memorization.errors import CorpusError, TrainingIndexError
 from memorization.layout import VERSION, IndexParameters, generation_name
-from memorization.redis_index import RedisIndex, answering, band_bytes
+from memorization.redis_appender import Appender
+from memorization.redis_datasketch import DatasketchWriter
+from memorization.redis_fingerprints import FingerprintLayout, fingerprint_bits
+from memorization.redis_index import RedisIndex
+from memorization.redis_store import (
+    DOCUMENTS,
+    REDIS_LAYOUT,
+    STATE,
+    answering,
+    current_key,
+    read_manifest,
+)
+from memorization.redis_windows import WindowLayout, bucket_bits
 from memorization.signatures import make_signer
+from memorization.suffix_array import Stored
+from memorization.tokenizer import IndexTokenizer, tokenizer_identity
+from memorization.winnowing import Winnowing
 
-# Inserts windows as datasketch does, in one call: KEYS[1] is the basename, ARGV[1] the number of
-# bands, then for each window its key and the values of its bands. Inserting one again changes
-# nothing, so a build that was cut off may repeat its last batch.
-_INSERT = """
-local base, bands = KEYS[1], tonumber(ARGV[1])
-local names = {}
-for band = 1, bands do
-  names[band] = base .. '_bucket_' .. string.char(math.floor((band - 1) / 256), (band - 1) % 256)
-end
-for at = 2, #ARGV, bands + 1 do
-  local key = ARGV[at]
-  local list = base .. '_keys' .. key
-  redis.call('HSET', base .. '_keys', key, list)
-  redis.call('DEL', list)
-  for band = 1, bands do
-    local value = ARGV[at + band]
-    local bucket = names[band] .. value
-    redis.call('RPUSH', list, value)
-    redis.call('HSET', names[band], value, bucket)
-    redis.call('SADD', bucket, key)
-  end
-end
-"""
-_BATCH_WINDOWS = 256
-_CHECKPOINT_WINDOWS = 8192
+_CHECKPOINT_CHARACTERS = 1 << 22
 _SCAN_COUNT = 10_000
-
-
-class RedisWriter:
-    """Inserts windows in datasketch's layout, many in a call."""
-
-    def __init__(self, client: redis.Redis, basename: bytes, parameters: IndexParameters) -> None:
-        """Prepare for an index of this basename."""
-        self._client = client
-        self._basename = basename
-        self._parameters = parameters
-        self._insert = client.register_script(_INSERT)
-        self._waiting: list[bytes] = []
-        self._count = 0
-
-    def add(self, key: bytes, bands: Sequence[bytes]) -> None:
-        """Insert a window, perhaps a little later."""
-        self._waiting += (key, *bands)
-        self._count += 1
-        if self._count >= _BATCH_WINDOWS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Insert what is waiting."""
-        if self._count:
-            bands = self._parameters.banding.bands
-            self._insert(keys=[self._basename], args=[bands, *self._waiting])
-            self._waiting, self._count = [], 0
+_RENEWED = 1000
 
 
 def build_redis_index(
@@ -77,84 +44,177 @@ def build_redis_index(
     name: str,
     parameters: IndexParameters,
     *,
-    tokenizer_identity: str = "",
-    vocab_size: int = 0,
+    tokenizer: IndexTokenizer | None = None,
+    winnowing: Winnowing | None = None,
     on_characters: Callable[[int], None] = lambda _: None,
 ) -> RedisIndex:
-    """Index a corpus's near duplicates under `name`.
+    """Index a corpus under `name`: verbatim runs as fingerprints, and near duplicates.
 
-    Stopped at any moment, the same call goes on from the last checkpoint. What `name` served
-    before is served until the new index is whole, and then removed.
+    Stopped at any moment, the same call goes on from where it was. What `name` served before is
+    served until the new index is whole, and then removed.
 
     Args:
         corpus: Files and folders; see `memorization.corpus`.
         client: A connection; answers must be bytes.
         name: What the index is called in Redis.
-        parameters: Windows, banding and kind of signature.
-        tokenizer_identity: Identity of the tokenizer in use, kept with the index.
-        vocab_size: Its number of ids.
+        parameters: What is indexed; `ngram` and `shard_tokens` have no meaning here.
+        tokenizer: Whose ids are indexed; needed for verbatim runs.
+        winnowing: How the text is thinned out to fingerprints.
         on_characters: Told the characters that are done, those of an earlier part first.
 
     Raises:
         CorpusError: The corpus cannot be read, or has no document.
+        TrainingIndexError: Verbatim runs are wanted, and there is no tokenizer.
+        IndexBuildError: Another process builds the same index.
         IndexUnavailableError: Redis does not answer, or is full.
     """
+    if parameters.exact and tokenizer is None:
+        raise TrainingIndexError("exact needs a tokenizer: fingerprints are of tokens")
+    winnowing = winnowing or Winnowing()
+    identity = "" if tokenizer is None else tokenizer_identity(tokenizer)
+    vocab_size = 0 if tokenizer is None else tokenizer.vocab_size
     files = corpus_files(corpus)
-    generation = generation_name(files, tokenizer_identity, vocab_size, parameters)
+    layout = [REDIS_LAYOUT, dataclasses.asdict(winnowing)]
+    generation = generation_name(files, identity, vocab_size, parameters, *layout)
     basename = f"{name}:{generation}"
+    served = _served(client, name)
     with answering(f"the index {name!r} in Redis"):
-        served: Any = client.get(f"{name}:current")
-        if served is None or json.loads(served)["basename"] != basename:
-            _insert_corpus(files, client, basename.encode(), parameters, on_characters)
+        if served != basename:
+            build = _Build(client, basename.encode(), parameters, winnowing, tokenizer, files)
+            build.read(on_characters)
             manifest = {
-                "version": VERSION,
+                "version": [VERSION, REDIS_LAYOUT],
                 "basename": basename,
-                "tokenizer": tokenizer_identity,
+                "tokenizer": identity,
+                "vocab_size": vocab_size,
                 "parameters": parameters.to_dict(),
+                "winnowing": dataclasses.asdict(winnowing),
+                **build.finish(),
             }
-            client.set(f"{name}:current", json.dumps(manifest, sort_keys=True))
+            client.set(current_key(name), json.dumps(manifest, sort_keys=True))
         _remove_others(client, name, basename)
     return RedisIndex.open(client, name)
 
 
-def _insert_corpus(
-    files: Sequence[Path],
-    client: redis.Redis,
-    basename: bytes,
-    parameters: IndexParameters,
-    on_characters: Callable[[int], None],
-) -> None:
-    state = basename + b"_state"
-    saved: Any = client.get(state)
-    done, characters = json.loads(saved) if saved else (0, 0)
-    on_characters(characters)
-    writer = RedisWriter(client, basename, parameters)
-    signer = make_signer(parameters.signature, parameters.windows, parameters.banding.num_perm)
-    since = 0
+class _Build:
+    """Writes one generation."""
 
-    def insert(number: int, document: Document) -> int:
-        words, starts, signatures = signer.sign(document.text)
+    def __init__(
+        self,
+        client: redis.Redis,
+        basename: bytes,
+        parameters: IndexParameters,
+        winnowing: Winnowing,
+        tokenizer: IndexTokenizer | None,
+        files: Sequence[Path],
+    ) -> None:
+        self._client = client
+        self._basename = basename
+        self._tokenizer = tokenizer if parameters.exact else None
+        self._parameters = parameters
+        self._files = files
+        size = sum(file.stat().st_size for file in files)
+        self._bits = {
+            "bucket_bits": bucket_bits(parameters, size),
+            "fingerprint_bits": fingerprint_bits(winnowing, size),
+        }
+        self._signer = make_signer(
+            parameters.signature, parameters.windows, parameters.banding.num_perm
+        )
+        self._windows: WindowLayout | None = None
+        self._datasketch: DatasketchWriter | None = None
+        if parameters.near and parameters.signature == "datasketch":
+            self._datasketch = DatasketchWriter(client, basename, parameters.banding)
+        elif parameters.near:
+            self._windows = WindowLayout(basename, parameters, self._bits["bucket_bits"])
+        self._fingerprints = FingerprintLayout(basename, winnowing, self._bits["fingerprint_bits"])
+        self._names: dict[Any, Any] = {}
+        self._appender = Appender(client, basename + STATE, self._write_names_and_sets)
+
+    def read(self, on_characters: Callable[[int], None]) -> None:
+        """Index what is not indexed yet."""
+        done = self._appender.progress
+        on_characters(done.characters)
+        since = 0
+        for document, stored in self._encoded(done.documents):
+            self._add(document, stored)
+            since += len(document.text)
+            if since >= _CHECKPOINT_CHARACTERS:
+                self._appender.save()
+                since = 0
+            on_characters(len(document.text))
+        if not self._appender.progress.documents:
+            raise CorpusError(f"the corpus has no document: {', '.join(map(str, self._files))}")
+        self._appender.save()
+
+    def finish(self) -> dict[str, int]:
+        """Sort what was appended; what the manifest says of it. May be done again."""
+        progress = self._appender.progress
+        if self._windows is not None:
+            for table in self._windows.buckets:
+                for _ in table.sort(self._client):
+                    pass
+            _renew(self._client, self._windows.blocks(progress.windows))
+        ngram_bytes = 0
+        if self._tokenizer is not None:
+            kept = self._fingerprints.table.sort(self._client)
+            ngram_bytes = self._fingerprints.write_ngrams(self._client, progress.fingerprints, kept)
+        return {**self._bits, "ngram_bytes": ngram_bytes}
+
+    def _encoded(self, skipped: int) -> Iterator[tuple[Document, Stored | None]]:
+        documents = itertools.islice(read_corpus(self._files), skipped, None)
+        if self._tokenizer is None:
+            return ((document, None) for document in documents)
+        return encode_documents(documents, self._tokenizer)
+
+    def _add(self, document: Document, stored: Stored | None) -> None:
+        progress = self._appender.progress
+        number = progress.documents
+        windows = fingerprints = 0
         named = [document.id, document.title, document.source]
-        client.hset(basename + b"_documents", str(number), json.dumps(named, ensure_ascii=False))
-        if len(starts):
-            size = min(parameters.windows.window_words, words)
-            bands = band_bytes(signatures, parameters.banding)
-            for start, values in zip(starts.tolist(), bands, strict=True):
-                writer.add(b"%d:%d:%d" % (number, start, size), values)
-        return len(starts)
+        self._names[number] = json.dumps(named, ensure_ascii=False)
+        if self._parameters.near:
+            windows = self._add_windows(number, document.text, progress.windows)
+        if stored is not None:
+            records = self._fingerprints.records(number, stored)
+            fingerprints = len(records)
+            self._appender.append(self._fingerprints.appends(records))
+        self._appender.end_document(
+            characters=len(document.text), windows=windows, fingerprints=fingerprints
+        )
 
-    for document in itertools.islice(read_corpus(files), done, None):
-        since += insert(done, document)
-        done += 1
-        characters += len(document.text)
-        if since >= _CHECKPOINT_WINDOWS:
-            writer.flush()
-            client.set(state, json.dumps([done, characters]))
-            since = 0
-        on_characters(len(document.text))
-    if not done:
-        raise CorpusError(f"the corpus has no document: {', '.join(map(str, files))}")
-    writer.flush()
+    def _add_windows(self, number: int, text: str, before: int) -> int:
+        signed = self._signer.sign(text)
+        size = min(self._parameters.windows.window_words, signed.words)
+        if self._datasketch is not None:
+            self._datasketch.add(number, size, signed)
+        if self._windows is not None:
+            self._appender.append(self._windows.appends(before, number, size, signed))
+        return len(signed.starts)
+
+    def _write_names_and_sets(self) -> None:
+        if self._names:
+            self._client.hset(self._basename + DOCUMENTS, mapping=self._names)
+            self._names = {}
+        if self._datasketch is not None:
+            self._datasketch.flush()
+
+
+def _served(client: redis.Redis, name: str) -> str | None:
+    """Basename of what is served; None also for what only another release reads."""
+    try:
+        manifest = read_manifest(client, name)
+    except TrainingIndexError:
+        return None
+    return None if manifest is None else str(manifest["basename"])
+
+
+def _renew(client: redis.Redis, names: Sequence[bytes]) -> None:
+    """Write strings anew, without the room that appending has left behind them."""
+    for at in range(0, len(names), _RENEWED):
+        some = names[at : at + _RENEWED]
+        answers: Any = client.mget(some)
+        client.mset(dict(zip(some, answers, strict=True)))
 
 
 def _remove_others(client: redis.Redis, name: str, basename: str) -> None:
@@ -170,33 +230,7 @@ def _escape(name: str) -> str:
     return "".join(f"\\{character}" if character in r"*?[]\^-" else character for character in name)
 
 
-def _batched(keys: Any, size: int) -> Any:
+def _batched(keys: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
     iterator = iter(keys)
     while batch := list(itertools.islice(iterator, size)):
         yield batch
-
-
-def connect(url: str) -> tuple[redis.Redis, str]:
-    """A connection to `redis://HOST:PORT/DB`, and the index's name, `?name=…` or "talipot-index".
-
-    A query that Redis has not answered in two seconds fails, rather than hold up a generation.
-
-    Raises:
-        TrainingIndexError: The URL cannot be read.
-        IndexUnavailableError: Redis does not answer.
-    """
-    from urllib.parse import parse_qs, urlsplit
-
-    parts = urlsplit(url)
-    name = parse_qs(parts.query).get("name", ["talipot-index"])[0]
-    try:
-        client = redis.Redis.from_url(
-            parts._replace(query="").geturl(), socket_connect_timeout=2, socket_timeout=2
-        )
-    except ValueError as error:
-        raise TrainingIndexError(f"{url} is no address of Redis: {error}") from error
-    try:
-        client.ping()
-    except redis.RedisError as error:
-        raise IndexUnavailableError(f"Redis at {parts.netloc} does not answer: {error}") from error
-    return client, name

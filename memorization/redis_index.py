@@ -1,241 +1,174 @@
-"""Near duplicates in Redis, in the layout of datasketch's `MinHashLSH`.
+"""The index in Redis: verbatim runs by fingerprints, near duplicates by MinHash LSH.
 
-With signatures of datasketch's kind, plain datasketch queries what is built here and the other way
-round:
-
-    MinHashLSH(num_perm=…, params=(bands, rows), prepickle=False, storage_config={
-        "type": "redis", "basename": b"NAME:GENERATION", "redis": {…}})
-
-A query takes two round trips: one for all buckets of all windows, one for the candidates' band
-values, which are their signatures, and documents. datasketch takes one for each band.
+A farm of servers shares it. Each keeps a connection, and follows when a newer index takes the place
+of the one that it opened: a query that meets the switch is asked again.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
-import pickle
-import re
-import struct
-from collections.abc import Iterator, Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
-import numpy as np
 import redis
-from numpy.typing import NDArray
 
 from memorization.errors import IndexUnavailableError, TrainingIndexError
 from memorization.index import NearDuplicate, Span
-from memorization.layout import VERSION, IndexParameters
-from memorization.lsh import Banding
-from memorization.signatures import Signatures, make_signer
+from memorization.layout import IndexParameters
+from memorization.ngram_filter import NgramFilter
+from memorization.redis_datasketch import DatasketchWindows
+from memorization.redis_fingerprints import RedisFingerprints
+from memorization.redis_store import Generation, SupersededError, read_manifest
+from memorization.redis_windows import RedisWindows
+from memorization.winnowing import Winnowing
 
-# A key names document, first word and words of a window; the document's name stands apart.
-_KEY = re.compile(rb"(\d+):(\d+):(\d+)")
-
-
-def bucket_names(basename: bytes, bands: int) -> list[bytes]:
-    """What each band's buckets begin with."""
-    return [basename + b"_bucket_" + struct.pack(">H", band) for band in range(bands)]
-
-
-def band_bytes(signatures: Signatures, banding: Banding) -> list[list[bytes]]:
-    """Each band's values as datasketch spells them: big-endian, one after the other."""
-    used = signatures[:, : banding.bands * banding.rows].astype(">u4")
-    size = 4 * banding.rows
-    return [
-        [line[at : at + size] for at in range(0, len(line), size)]
-        for line in (row.tobytes() for row in used)
-    ]
+_TRIES = 3
+_Answer = TypeVar("_Answer")
 
 
-@contextlib.contextmanager
-def answering(where: str) -> Iterator[None]:
-    """Turn a failure of Redis into one error.
+class _Near(Protocol):
+    def near_duplicates(self, text: str, min_similarity: float) -> list[NearDuplicate]: ...
 
-    Raises:
-        IndexUnavailableError: Redis is gone, too slow, or refuses the command.
-    """
-    try:
-        yield
-    except redis.RedisError as error:
-        raise IndexUnavailableError(f"{where} does not answer: {error}") from error
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """A generation, and what it answers; None for what it does not hold."""
+
+    basename: bytes
+    tokenizer_identity: str
+    near: _Near | None
+    runs: RedisFingerprints | None
 
 
 class RedisIndex:
-    """A `TrainingIndex` that answers near duplicates from Redis."""
+    """A `TrainingIndex` that answers from Redis."""
 
-    def __init__(
-        self,
-        client: redis.Redis,
-        basename: bytes,
-        parameters: IndexParameters,
-        *,
-        tokenizer_identity: str = "",
-        is_pickled: bool = False,
-    ) -> None:
-        """Attach to buckets that exist.
-
-        Args:
-            client: A connection; answers must be bytes.
-            basename: What all keys begin with, `storage_config["basename"]` in datasketch.
-            parameters: Windows, banding and kind of signature that the index was made with.
-            tokenizer_identity: Identity of the tokenizer that it was built with, if any.
-            is_pickled: Whether keys are pickled, datasketch's default; only pickled strings,
-                bytes, numbers and tuples of them are read, and nothing is executed.
-        """
-        self.parameters = parameters
-        self._client = client
-        self._basename = basename
-        self._where = f"the index {basename.decode(errors='replace')} in Redis"
-        self._identity = tokenizer_identity
-        self._is_pickled = is_pickled
-        self._buckets = bucket_names(basename, parameters.banding.bands)
-        self._signer = make_signer(
-            parameters.signature, parameters.windows, parameters.banding.num_perm
-        )
+    def __init__(self, opened: _Opened, reopen: Callable[[], _Opened]) -> None:
+        """Answer from `opened`, and once it is superseded from what `reopen` gives; see `open`."""
+        self._opened = opened
+        self._reopen = reopen
 
     @classmethod
     def open(cls, client: redis.Redis, name: str) -> RedisIndex:
-        """Open the index that `name` serves now.
+        """Open the index that `name` serves.
 
         Raises:
             TrainingIndexError: There is none.
             IndexUnavailableError: Redis does not answer.
         """
-        with answering(f"the index {name!r} in Redis"):
-            found: Any = client.get(f"{name}:current")
-        if found is None:
+        manifest = read_manifest(client, name)
+        if manifest is None:
             raise TrainingIndexError(f"no index named {name!r} in Redis")
-        manifest = json.loads(found)
-        if manifest["version"] != VERSION:
-            raise TrainingIndexError(
-                f"the index {name!r} in Redis has version {manifest['version']}, and this release "
-                f"reads {VERSION}: build it again"
-            )
-        return cls(
-            client,
-            manifest["basename"].encode(),
-            IndexParameters.from_dict(manifest["parameters"]),
-            tokenizer_identity=manifest["tokenizer"],
-        )
+        opened = _open(client, name, manifest)
+
+        def reopen() -> _Opened:
+            newer = read_manifest(client, name)
+            if newer is None:
+                raise IndexUnavailableError(f"the index {name!r} is not in Redis any more")
+            if newer["tokenizer"] != opened.tokenizer_identity:
+                raise IndexUnavailableError(
+                    f"the index {name!r} in Redis was replaced by one of another tokenizer"
+                )
+            return _open(client, name, newer)
+
+        return cls(opened, reopen)
+
+    @classmethod
+    def of_datasketch(
+        cls,
+        client: redis.Redis,
+        basename: bytes,
+        parameters: IndexParameters,
+        *,
+        is_pickled: bool = False,
+    ) -> RedisIndex:
+        """Attach to what plain datasketch wrote; arguments as of `DatasketchWindows`."""
+        near = DatasketchWindows(Generation(client, basename), parameters, is_pickled=is_pickled)
+        opened = _Opened(basename=basename, tokenizer_identity="", near=near, runs=None)
+        return cls(opened, lambda: opened)
 
     @property
     def basename(self) -> bytes:
-        """What all keys begin with."""
-        return self._basename
+        """What all keys of the generation begin with."""
+        return self._opened.basename
 
     @property
     def tokenizer_identity(self) -> str:
         """Identity of the tokenizer that it was built with."""
-        return self._identity
+        return self._opened.tokenizer_identity
 
     @property
-    def sure_tokens(self) -> None:
-        """See `TrainingIndex`: Redis holds near duplicates alone."""
-        return None
+    def sure_tokens(self) -> int | None:
+        """See `TrainingIndex`; None if it was built without verbatim runs."""
+        runs = self._opened.runs
+        return None if runs is None else runs.winnowing.guarantee_tokens
 
-    def ngrams(self) -> None:
-        """See `TrainingIndex`: there are none."""
-        return
+    def ngrams(self) -> NgramFilter | None:
+        """See `TrainingIndex`: fetched from Redis, and of the generation that is served then.
+
+        Raises:
+            IndexUnavailableError: Redis does not answer, or has lost a part.
+        """
+        return self._ask(lambda opened: None if opened.runs is None else opened.runs.ngrams())
 
     def longest_matches(
         self, tokens: Sequence[int], *, min_tokens: int = 1, max_occurrences: int = 10
     ) -> list[Span]:
-        """Refuse: Redis holds near duplicates alone.
+        """Return the runs of the query that the corpus has, as `FingerprintIndex` does.
 
         Raises:
-            TrainingIndexError: Always.
+            TrainingIndexError: A token id lies outside the vocabulary, or the index was built
+                without verbatim runs.
+            IndexUnavailableError: Redis does not answer.
         """
-        raise TrainingIndexError("an index in Redis finds near duplicates, no verbatim runs")
+
+        def ask(opened: _Opened) -> list[Span]:
+            if opened.runs is None:
+                raise TrainingIndexError("this index finds near duplicates, no verbatim runs")
+            return opened.runs.longest_matches(tokens, min_tokens, max_occurrences)
+
+        return self._ask(ask)
 
     def near_duplicates(self, text: str, *, min_similarity: float = 0.5) -> list[NearDuplicate]:
         """Return corpus windows that resemble the text; see `TrainingIndex.near_duplicates`."""
-        _, starts, signatures = self._signer.sign(text)
-        if not len(starts):
-            return []
-        with answering(self._where):
-            candidates = self._candidates(signatures)
-            if not candidates:
-                return []
-            keys = list(dict.fromkeys(key for window in candidates for key in window))
-            values, names = self._look_up(keys)
-        used = self.parameters.banding.bands * self.parameters.banding.rows
-        best: dict[int, tuple[float, int]] = {}
-        places = {key: place for place, key in enumerate(keys)}
-        for start, signature, found in zip(
-            starts.tolist(), signatures[:, :used], candidates, strict=True
-        ):
-            rows = [places[key] for key in found]
-            scores = (values[rows] == signature).mean(axis=1)
-            for row, score in zip(rows, scores.tolist(), strict=True):
-                if score >= min_similarity and score > best.get(row, (-1.0, 0))[0]:
-                    best[row] = (score, start)
-        near = [self._near(keys[row], names[row], *match) for row, match in best.items()]
-        return sorted(near, key=lambda n: (-n.similarity, n.source, n.document))
 
-    def _candidates(self, signatures: Signatures) -> list[list[bytes]]:
-        """Keys that share a bucket with each query window."""
-        pipeline = self._client.pipeline(transaction=False)
-        bands = band_bytes(signatures, self.parameters.banding)
-        for window in bands:
-            for bucket, value in zip(self._buckets, window, strict=True):
-                pipeline.smembers(bucket + value)
-        answers = pipeline.execute()
-        per_window = len(self._buckets)
-        found = [
-            sorted(set().union(*answers[at : at + per_window]))
-            for at in range(0, len(answers), per_window)
-        ]
-        return found if any(found) else []
+        def ask(opened: _Opened) -> list[NearDuplicate]:
+            if opened.near is None:
+                raise TrainingIndexError("this index was built without near duplicates")
+            return opened.near.near_duplicates(text, min_similarity)
 
-    def _look_up(self, keys: list[bytes]) -> tuple[NDArray[np.uint32], list[bytes | None]]:
-        """The signatures that keys were inserted with, and their documents' names."""
-        pipeline = self._client.pipeline(transaction=False)
-        for key in keys:
-            pipeline.lrange(self._basename + b"_keys" + key, 0, -1)
-        matches = [_KEY.fullmatch(key) for key in keys]
-        pipeline.hmget(self._basename + b"_documents", [m[1] if m else b"" for m in matches])
-        *bands, names = pipeline.execute()
-        used = self.parameters.banding.bands * self.parameters.banding.rows
-        size = 4 * used
-        joined = [b"".join(values) for values in bands]
-        # A key whose list is gone was deleted in between: it matches nothing.
-        whole = b"".join(values if len(values) == size else b"\x00" * size for values in joined)
-        return np.frombuffer(whole, ">u4").reshape(-1, used).astype(np.uint32), names
+        return self._ask(ask)
 
-    def _near(
-        self, key: bytes, name: bytes | None, similarity: float, query_word: int
-    ) -> NearDuplicate:
-        match = _KEY.fullmatch(key)
-        if match is None or name is None:
-            document = _read_pickled(key) if self._is_pickled else key.decode(errors="replace")
-            identifier, title, source, first_word, words = document, "", "", 0, 0
-        else:
-            identifier, title, source = json.loads(name)
-            first_word, words = int(match[2]), int(match[3])
-        return NearDuplicate(
-            document=identifier,
-            title=title,
-            source=source,
-            first_word=first_word,
-            query_word=query_word,
-            words=words,
-            similarity=similarity,
+    def _ask(self, question: Callable[[_Opened], _Answer]) -> _Answer:
+        for _ in range(_TRIES):
+            try:
+                return question(self._opened)
+            except SupersededError:
+                # Several threads may come here at once: each opens what is served now.
+                self._opened = self._reopen()
+        raise IndexUnavailableError("the index in Redis was replaced again and again")
+
+
+def _open(client: redis.Redis, name: str, manifest: dict[str, Any]) -> _Opened:
+    parameters = IndexParameters.from_dict(manifest["parameters"])
+    generation = Generation(client, manifest["basename"].encode(), name)
+    near: _Near | None = None
+    runs: RedisFingerprints | None = None
+    if parameters.near and parameters.signature == "datasketch":
+        near = DatasketchWindows(generation, parameters)
+    elif parameters.near:
+        near = RedisWindows(generation, parameters, manifest["bucket_bits"])
+    if parameters.exact:
+        runs = RedisFingerprints(
+            generation,
+            Winnowing(**manifest["winnowing"]),
+            manifest["fingerprint_bits"],
+            vocab_size=manifest["vocab_size"],
+            ngram_bytes=manifest["ngram_bytes"],
         )
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads plain values; a pickle that names anything to import is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise TrainingIndexError(f"a key in Redis is a pickle that would load {module}.{name}")
-
-
-def _read_pickled(key: bytes) -> str:
-    try:
-        value = _PlainUnpickler(io.BytesIO(key)).load()
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError) as error:
-        raise TrainingIndexError(f"a key in Redis is no pickle: {error}") from error
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return _Opened(
+        basename=generation.basename,
+        tokenizer_identity=manifest["tokenizer"],
+        near=near,
+        runs=runs,
+    )

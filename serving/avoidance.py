@@ -42,8 +42,8 @@ class Choose(Protocol):
 
 def avoid(
     tokens: jax.Array,
-    find_logits: Callable[[], jax.Array],
-    settings: SamplingSettings,
+    avoids_ngrams: jax.Array,
+    find: Callable[[], tuple[jax.Array, SamplingSettings]],
     positions: jax.Array,
     *,
     ngrams: NgramFilter,
@@ -54,8 +54,9 @@ def avoid(
 
     Args:
         tokens: int32[R]; what was chosen, negative where nothing could be.
-        find_logits: Gives float32[R, V], what it was chosen from; needed only by a second choice.
-        settings: One row each.
+        avoids_ngrams: bool[R]; the rows that avoid n-grams.
+        find: Gives float32[R, V], what it was chosen from, and the settings, one row each; needed
+            only by a second choice, so that most steps have nothing to do for it.
         positions: int32[R], as `serving.sampler.sample` gets them.
         ngrams: The forbidden ones.
         recent: int32[R, n]; the newest tokens of each row, without the chosen one.
@@ -67,10 +68,10 @@ def avoid(
 
     prefixes = ngrams.prefixes(recent)
     # A row that is not finite has no choice to make again.
-    ends = settings.avoids_ngrams & (tokens >= 0) & ngrams.ends(prefixes, tokens)
+    ends = avoids_ngrams & (tokens >= 0) & ngrams.ends(prefixes, tokens)
 
     def replaced() -> jax.Array:
-        logits = find_logits()
+        logits, settings = find()
 
         # Row by row: there are few, and each costs a pass over the vocabulary.
         def replace(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

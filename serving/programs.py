@@ -191,18 +191,30 @@ def avoid_ngrams(
         What is sampled now, the memory and the newest tokens.
     """
     _, slots, positions, generated = batch
-    memory = memory.without_tokens(slots, jnp.maximum(sampled.tokens, 0))
-    sampled = resample(
+    again = resample(
         sampled,
         logits,
-        settings.rows(slots),
+        settings,
         memory,
         slots=slots,
         generated=generated,
         positions=positions + 1,
         ngrams=ngrams,
     )
-    return _settled(sampled, memory, newest, slots)
+    before, after = (jnp.maximum(each.tokens, 0) for each in (sampled, again))
+
+    # Row by row: mostly there is none, and then what the step noted stays as it is.
+    def correct(
+        state: tuple[jax.Array, TokenMemory, jax.Array],
+    ) -> tuple[jax.Array, TokenMemory, jax.Array]:
+        pending, memory, newest = state
+        row = jnp.argmax(pending)
+        memory = memory.with_other_token(slots[row], before[row], after[row])
+        return pending.at[row].set(False), memory, newest.at[slots[row]].set(after[row])
+
+    state = (before != after, memory, newest)
+    _, memory, newest = jax.lax.while_loop(lambda state: jnp.any(state[0]), correct, state)
+    return again, memory, newest
 
 
 def _settled(

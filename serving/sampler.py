@@ -89,8 +89,8 @@ def sample(
     if ngrams is not None and memory.recent is not None:
         tokens = avoid(
             tokens,
-            lambda: adjusted,
-            settings,
+            settings.avoids_ngrams,
+            lambda: (adjusted, settings),
             positions,
             ngrams=ngrams,
             recent=memory.recent[slots],
@@ -120,26 +120,39 @@ def resample(
 ) -> Sampled:
     """Choose again for the rows with `avoids_ngrams` whose token ends a forbidden n-gram.
 
-    Args are those of `sample`, whose result `sampled` is; `memory` has not counted it.
+    Args are those of `sample`, whose result `sampled` is, but `settings` have a row for each slot;
+    `memory` has counted the token.
     """
     if memory.recent is None:
         raise ValueError("a memory without the newest tokens cannot tell what they end")
+
+    def find() -> tuple[jax.Array, SamplingSettings]:
+        rows = settings.rows(slots)
+        before = memory.without_tokens(slots, jnp.maximum(sampled.tokens, 0))
+        return _adjusted(logits, rows, before, slots, generated), rows
+
     tokens = avoid(
         sampled.tokens,
-        lambda: _adjusted(logits, settings, memory, slots, generated),
-        settings,
+        settings.avoids_ngrams[slots],
+        find,
         positions,
         ngrams=ngrams,
-        recent=memory.recent[slots],
+        # Without the newest, which is the chosen one; nothing reads the oldest.
+        recent=jnp.roll(memory.recent[slots], 1, axis=1),
         choose=choose,
     )
     has_changed = tokens != sampled.tokens
-    logprobs = jax.lax.cond(
-        jnp.any(has_changed & settings.wants_logprobs),
-        lambda: score(logits, jnp.maximum(tokens, 0)),
-        lambda: sampled.logprobs,
-    )
-    return replace_rows(sampled, Sampled(tokens=tokens, logprobs=logprobs), has_changed)
+
+    def replaced() -> Sampled:
+        logprobs = jax.lax.cond(
+            jnp.any(has_changed & settings.wants_logprobs[slots]),
+            lambda: score(logits, jnp.maximum(tokens, 0)),
+            lambda: sampled.logprobs,
+        )
+        return replace_rows(sampled, Sampled(tokens=tokens, logprobs=logprobs), has_changed)
+
+    again: Sampled = jax.lax.cond(jnp.any(has_changed), replaced, lambda: sampled)
+    return again
 
 
 def replace_rows(sampled: Sampled, again: Sampled, is_replaced: jax.Array) -> Sampled:

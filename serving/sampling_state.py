@@ -118,6 +118,14 @@ class TokenMemory:
         counts = self.counts.at[slots, tokens].add(-1)
         return dataclasses.replace(self, counts=counts, recent=recent)
 
+    def with_other_token(self, slot: jax.Array, token: jax.Array, other: jax.Array) -> TokenMemory:
+        """This memory when int32[] `slot` has generated `other`, and not `token`, as its newest."""
+        recent = self.recent
+        if recent is not None:
+            recent = recent.at[slot, -1].set(other)
+        counts = self.counts.at[slot, token].add(-1).at[slot, other].add(1)
+        return dataclasses.replace(self, counts=counts, recent=recent)
+
 
 def is_adjusted(params: SamplingParams) -> bool:
     """Whether a request's logits are changed before sampling, so that it needs token memory."""

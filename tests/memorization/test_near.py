@@ -21,8 +21,9 @@ from memorization.lsh import (
     match_probability,
     render_curve,
 )
-from memorization.redis_build import build_redis_index, connect
+from memorization.redis_build import build_redis_index
 from memorization.redis_index import RedisIndex
+from memorization.redis_store import connect
 from memorization.shingles import Windows, split_words
 from memorization.signatures import make_signer
 from tests.memorization.conftest import running_redis, write_jsonl
@@ -155,7 +156,7 @@ def test_we_query_an_index_of_plain_datasketch(client, is_pickled):
         key = f"text {number}" if is_pickled else b"text %d" % number
         lsh.insert(key, datasketch_minhash(prose(100, number), 64, 3))
     parameters = dataclasses.replace(NEAR, signature="datasketch")
-    index = RedisIndex(client, b"theirs", parameters, is_pickled=is_pickled)
+    index = RedisIndex.of_datasketch(client, b"theirs", parameters, is_pickled=is_pickled)
     for number in range(20):
         (near,) = index.near_duplicates(prose(100, number))
         assert (near.document, near.similarity) == (f"text {number}", 1.0)
@@ -173,14 +174,14 @@ def test_a_pickled_key_is_never_executed(client, capsys):
     )
     lsh.insert(pickle.dumps(_Dangerous()), sketch)
     parameters = dataclasses.replace(NEAR, signature="datasketch")
-    index = RedisIndex(client, b"theirs", parameters, is_pickled=True)
+    index = RedisIndex.of_datasketch(client, b"theirs", parameters, is_pickled=True)
     with pytest.raises(TrainingIndexError, match=r"would load builtins\.print"):
         index.near_duplicates(prose(100, 1))
     assert capsys.readouterr().out == ""
 
 
 def test_a_build_in_redis_goes_on_and_replaces_the_old(tmp_path, client, monkeypatch):
-    monkeypatch.setattr("memorization.redis_build._CHECKPOINT_WINDOWS", 20)
+    monkeypatch.setattr("memorization.redis_build._CHECKPOINT_CHARACTERS", 5000)
     old = write_jsonl(tmp_path / "old.jsonl", corpus(10, seed=1))
     new = write_jsonl(tmp_path / "new.jsonl", corpus(60, seed=2))
     build_redis_index([old], client, "test", NEAR)

@@ -16,9 +16,10 @@ from serving.constraint import Constraint
 from serving.core import EngineCore
 from serving.errors import RequestError
 from serving.ngram_filter import NgramFilter
+from serving.programs import avoid_ngrams
 from serving.request import SamplingParams
 from serving.runner import Runner
-from serving.sampler import sample
+from serving.sampler import Sampled, no_logprobs, sample
 from serving.sampling_state import SettingsTable, TokenMemory
 from serving.speculation import can_speculate
 from tests.serving.conftest import ENGINE
@@ -111,6 +112,48 @@ def test_no_token_is_left_where_all_are_forbidden():
     assert set(draw(LOGITS, range(VOCAB), temperature=0.0)) == {NO_TOKEN}
 
 
+def test_what_a_step_has_noted_is_that_of_the_last_choice():
+    """Every second row would end a forbidden trigram; one of them has no other token."""
+    slots = jnp.array([4, 0, 3, 1, 6])
+    rows, tokens = len(slots), jnp.array([2, 2, 2, 2, 5])
+    rng = np.random.default_rng(0)
+    before = dataclasses.replace(
+        TokenMemory.empty(7, VOCAB, NGRAM),
+        counts=jnp.asarray(rng.integers(0, 4, (7, VOCAB)), jnp.int32),
+        recent=jnp.asarray(rng.integers(0, VOCAB, (7, NGRAM)), jnp.int32),
+    )
+    tails = np.asarray(before.recent)[np.asarray(slots), 1:]
+    forbidden = [(*tails[row], token) for row, token in ((0, 2), (2, 2), (2, 3))]
+    forbidden += [(*tails[4], token) for token in range(VOCAB)]
+    settings = SettingsTable(7)
+    for slot in range(7):
+        params = SamplingParams(temperature=0.0, frequency_penalty=0.5)
+        settings.fill(slot, params, 0, avoids_ngrams=slot != 1)
+    logits = jnp.asarray(rng.normal(size=(rows, VOCAB)), jnp.float32)
+    batch = jnp.stack([tokens, slots, jnp.full(rows, 3), jnp.full(rows, 1)]).astype(jnp.int32)
+    sampled, memory, newest = jax.jit(avoid_ngrams)(
+        Sampled(tokens=tokens, logprobs=no_logprobs(rows, VOCAB)),
+        logits,
+        before.with_tokens(slots, tokens),
+        jnp.zeros(7, jnp.int32).at[slots].set(tokens),
+        settings.on_device(),
+        batch,
+        filter_of(forbidden, NGRAM),
+    )
+    adjusted = np.asarray(logits) - 0.5 * np.asarray(before.counts)[np.asarray(slots)]
+    expected = tokens.tolist()
+    for row, refused in ((0, [2]), (2, [2, 3])):
+        adjusted[row, refused] = -np.inf
+        expected[row] = int(adjusted[row].argmax())
+    expected[4] = NO_TOKEN
+    assert sampled.tokens.tolist() == expected
+    named = jnp.maximum(sampled.tokens, 0)
+    after = before.with_tokens(slots, named)
+    np.testing.assert_array_equal(memory.counts, after.counts)
+    np.testing.assert_array_equal(memory.recent, after.recent)
+    np.testing.assert_array_equal(newest, jnp.zeros(7, jnp.int32).at[slots].set(named))
+
+
 def asked(number: int, **changes: object):
     """Requests of every kind: greedy and drawn, short prompts and long, and two that share one."""
     shared = tuple(range(40, 60))
@@ -125,14 +168,15 @@ def asked(number: int, **changes: object):
     return request(f"r{number}", **fields)
 
 
-@pytest.mark.parametrize("pages", [None, 20])
-def test_no_forbidden_ngram_is_ever_ended(runner, core, tokenizer, pages):
-    """What was said before is forbidden, again and again; prompts are forbidden text as well."""
-    core = EngineCore(runner, tokenizer, dataclasses.replace(ENGINE, kv_pages=pages))
+def say_without_repeating(core: EngineCore) -> None:
+    """Requests beside each other, six times over; what was said before is forbidden each time.
+
+    Prompts are forbidden text as well.
+    """
     documents = [asked(number).prompt_token_ids for number in range(5)]
     said = 0
     for _ in range(6):
-        runner.forbid(filter_of(documents, NGRAM))
+        core.runner.forbid(filter_of(documents, NGRAM))
         forbidden = ngrams_of(documents, NGRAM)
         driver = Driver(core)
         for number in range(5):
@@ -147,7 +191,29 @@ def test_no_forbidden_ngram_is_ever_ended(runner, core, tokenizer, pages):
             assert output.token_ids == run_alone(core, asked(number)).token_ids
     assert said > 6 * 5 * 20
     assert len(forbidden) < ROOM
+
+
+def avoid_what_begins_in_a_cached_prompt(core: EngineCore) -> None:
+    """The n-gram's first tokens are a prompt that is not computed again."""
+    asking = asked(2, temperature=0.0, top_k=0)
+    core.runner.forbid(filter_of((), NGRAM))
+    first = run_alone(core, asking).token_ids[0]
+    cached = core.stats().cached_tokens_total
+    core.runner.forbid(filter_of([(*asking.prompt_token_ids[1 - NGRAM :], first)], NGRAM))
+    assert run_alone(core, asking).token_ids[0] != first
+    assert core.stats().cached_tokens_total > cached
+
+
+@pytest.mark.parametrize("pages", [None, 20])
+def test_no_forbidden_ngram_is_ever_ended(runner, tokenizer, pages):
+    core = EngineCore(runner, tokenizer, dataclasses.replace(ENGINE, kv_pages=pages))
+    say_without_repeating(core)
+    assert core.stats().cached_tokens_total > 0
     assert core.stats().preemptions_total > 0 or pages is None
+
+
+def test_what_begins_in_a_cached_prompt_is_not_ended(core):
+    avoid_what_begins_in_a_cached_prompt(core)
 
 
 def test_nothing_changes_for_requests_that_do_not_ask(runner, core):
