@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-import pytest
+from tests.required import require
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def shared_file(name: str) -> Path:
-    """A file of the folder `shared` beside the checkout.
-
-    Without it the test is skipped, but fails where CI is set: a check that silently does not run
-    is none.
-    """
+    """A file of the folder `shared` beside the checkout; without it see `require`."""
     path = ROOT.parent / "shared" / name
-    if not path.exists():
-        message = f"{path} does not exist: this test reads evaluation data from there"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+    require(path.exists(), f"{path} does not exist: this test reads evaluation data from there")
     return path

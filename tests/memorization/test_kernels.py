@@ -34,6 +34,7 @@ from memorization.suffix_array import (
 )
 from tests.memorization.conftest import write_jsonl
 from tests.memorization.texts import corpus, edited, prose
+from tests.required import require
 from tests.shared_data import ROOT
 
 Result = TypeVar("Result")
@@ -48,8 +49,7 @@ STRANGE = (
 
 @pytest.fixture(autouse=True)
 def _available() -> None:
-    if not kernels.is_available():
-        pytest.skip(f"no kernels: {kernels.status().reason}")
+    require(kernels.is_available(), f"no kernels: {kernels.status().reason}")
 
 
 @contextmanager

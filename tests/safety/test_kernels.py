@@ -18,14 +18,14 @@ from safety.scorers.embedded import EmbeddedScorer
 from safety.scorers.embedded.forward import Network
 from safety.scorers.embedded.layers import Layers, NumpyLayers, make_layers
 from safety.scorers.embedded.weights import Block, Weights
+from tests.required import require
 
 WORDS = [f"w{number}" for number in range(40)]
 
 
 @pytest.fixture(autouse=True)
 def _available() -> None:
-    if not kernels.is_available():
-        pytest.skip(f"no kernels: {kernels.status().reason}")
+    require(kernels.is_available(), f"no kernels: {kernels.status().reason}")
 
 
 @contextmanager

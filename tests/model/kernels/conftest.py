@@ -1,14 +1,14 @@
-"""Skips these tests, and says why, where the kernels were not built."""
+"""What all tests of the kernels share."""
 
 import pytest
 
 from model import kernels
+from tests.required import require
 
 
 @pytest.fixture(autouse=True)
 def _available() -> None:
-    if not kernels.is_available():
-        pytest.skip(f"no CPU kernels: {kernels.status().reason}")
+    require(kernels.is_available(), f"no CPU kernels: {kernels.status().reason}")
 
 
 @pytest.fixture(params=kernels.ISAS)
