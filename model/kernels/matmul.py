@@ -137,12 +137,7 @@ def bf16_matmul(
         TypeError: An argument has another dtype.
         ValueError: The shapes do not fit together, or `isa` is unknown.
     """
-    level = resolve_isa(isa)
-    _check("x", x, jnp.float32, 2)
-    _check_packed(packed, jnp.bfloat16, x.shape[1], columns, _BF16_GROUP)
-    call = jax.ffi.ffi_call("talipot_bf16_matmul", _result(x, columns), vmap_method="sequential")
-    result: jax.Array = call(x, packed, isa=np.int32(level))
-    return result
+    return _float_matmul("talipot_bf16_matmul", x, packed, columns, isa, jnp.bfloat16, _BF16_GROUP)
 
 
 def f32_matmul(
@@ -166,10 +161,22 @@ def f32_matmul(
         TypeError: An argument has another dtype.
         ValueError: The shapes do not fit together, or `isa` is unknown.
     """
+    return _float_matmul("talipot_f32_matmul", x, packed, columns, isa, jnp.float32, _F32_GROUP)
+
+
+def _float_matmul(
+    target: str,
+    x: jax.Array,
+    packed: jax.Array,
+    columns: int,
+    isa: str | None,
+    dtype: jnp.dtype,
+    group: int,
+) -> jax.Array:
     level = resolve_isa(isa)
     _check("x", x, jnp.float32, 2)
-    _check_packed(packed, jnp.float32, x.shape[1], columns, _F32_GROUP)
-    call = jax.ffi.ffi_call("talipot_f32_matmul", _result(x, columns), vmap_method="sequential")
+    _check_packed(packed, dtype, x.shape[1], columns, group)
+    call = jax.ffi.ffi_call(target, _result(x, columns), vmap_method="sequential")
     result: jax.Array = call(x, packed, isa=np.int32(level))
     return result
 
